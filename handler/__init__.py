@@ -1,0 +1,1 @@
+"""Everything Python that goes into the archive; imports nothing of ours but itself."""

@@ -1,0 +1,55 @@
+"""Bytes of one photo -> upright RGB pixels: the only place that knows how, for training and serving alike."""
+
+import io
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "AVIF", "HEIF")
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit below is checked before a pixel is decoded, with a clear answer
+
+
+class InvalidPhoto(ValueError):
+    """These bytes are refused; `code` is for programs, the text is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def decode_photo(data: bytes, size: int) -> torch.Tensor:
+    """Return the photo upright, in RGB, squashed to a square: uint8 [3, size, size]."""
+    photo = open_photo(data)
+    try:
+        photo.draft("RGB", (size, size))  # JPEG only: skips detail that the resize would drop
+        square = to_rgb(photo).resize((size, size), Image.Resampling.BILINEAR)
+    except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
+        raise InvalidPhoto("not_an_image", "the photo is damaged or cut short") from error
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def open_photo(data: bytes) -> Image.Image:
+    """Return the opened photo, its header read and judged, no pixel decoded yet."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF is no reason to write to the log
+            photo = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
+        raise InvalidPhoto("not_an_image", "not a readable image; send JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC") from error
+    if photo.width * photo.height > MAX_PIXELS:
+        raise InvalidPhoto("too_many_pixels", f"the photo is {photo.width}x{photo.height}; the limit is {MAX_PIXELS:,} pixels")
+    return photo
+
+
+def to_rgb(photo: Image.Image) -> Image.Image:
+    """Return the photo as the camera's holder saw it: turned upright, alpha on white, RGB."""
+    upright = ImageOps.exif_transpose(photo)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        coloured = upright.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return upright.convert("RGB")

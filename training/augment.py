@@ -1,0 +1,84 @@
+"""Batches of photos -> batches of other views of them; everything is one tensor operation for the whole batch."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from training.config import TrainConfig
+
+
+def augment(photos: torch.Tensor, size: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
+    """Return uint8-ranged float views [N, 3, size, size] of uint8 photos [N, 3, C, C]."""
+    views = crop(photos, size, config, generator)
+    if config.colour:
+        views = jitter_colour(views, config.colour, generator)
+    if config.corruption:
+        views = corrupt(views, config.corruption, generator)
+    return views
+
+
+def uniform(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """Return `count` numbers between low and high."""
+    return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
+
+
+def crop(photos: torch.Tensor, size: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
+    """Crop, stretch, rotate and mirror in one resampling."""
+    pixels = photos.float()
+    while pixels.shape[-1] >= 2 * size:  # bilinear sampling skips pixels when it shrinks by more than two
+        pixels = functional.avg_pool2d(pixels, 2)
+    count = len(photos)
+    side = uniform(count, config.zoom[0], config.zoom[1], generator).sqrt()
+    stretch = (uniform(count, -1, 1, generator) * math.log(config.aspect) / 2).exp()
+    width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+    mirror = torch.where(uniform(count, 0, 1, generator) < 0.5, -1.0, 1.0)
+    angle = uniform(count, -1, 1, generator) * math.radians(config.rotation)
+    x, y = (uniform(count, -1, 1, generator) * (1 - width), uniform(count, -1, 1, generator) * (1 - height))
+    cos, sin = angle.cos(), angle.sin()
+    rows = (torch.stack([cos * width * mirror, -sin * height, x], 1), torch.stack([sin * width * mirror, cos * height, y], 1))
+    grid = functional.affine_grid(torch.stack(rows, 1), [count, 3, size, size], align_corners=False)
+    return functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+
+def jitter_colour(views: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """Change brightness, contrast and saturation, each photo by its own amounts."""
+    brightness, contrast, saturation = (
+        uniform(len(views), 1 - strength, 1 + strength, generator).view(-1, 1, 1, 1) for _ in range(3)
+    )
+    grey = views.mean(1, keepdim=True)
+    level = grey.mean((2, 3), keepdim=True)
+    # one pass: colour = (grey + saturation (v - grey) - level) contrast + level, all times brightness
+    views = views.mul(saturation * contrast * brightness)
+    views += grey.mul_((1 - saturation) * contrast * brightness) + level * (1 - contrast) * brightness
+    return views.clamp_(0, 255)
+
+
+def corrupt(views: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Make a share of the photos grey, another dark, another blurred, another noisy."""
+    grey, dark, blurred, noisy = (
+        (uniform(len(views), 0, 1, generator) < share).nonzero().squeeze(1) for _ in range(4)
+    )
+    views[grey] = views[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    views[dark] *= uniform(len(dark), 0.15, 0.7, generator).view(-1, 1, 1, 1)
+    views[blurred] = blur(views[blurred])
+    deviation = uniform(len(noisy), 5, 30, generator).view(-1, 1, 1, 1)
+    noise = torch.randn(views[noisy].shape, generator=generator, device=views.device)
+    views[noisy] = (views[noisy] + noise * deviation).clamp(0, 255)
+    return views
+
+
+def blur(views: torch.Tensor) -> torch.Tensor:
+    """Shrink to 40 % and enlarge again: what a photo loses that was small before it was sent."""
+    size = views.shape[-1]
+    small = functional.interpolate(views, scale_factor=0.4, mode="bilinear", antialias=True)
+    return functional.interpolate(small, size=(size, size), mode="bilinear")
+
+
+def mix(
+    views: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blend every photo, and its target [N, labels], with another of the batch (mixup)."""
+    share = uniform(1, 0, 1, generator)
+    other = torch.arange(len(views), device=views.device).roll(1)
+    return torch.lerp(views[other], views, share), torch.lerp(targets[other], targets, share)

@@ -1,0 +1,62 @@
+"""manifest -> uint8 tensors: every photo is decoded once, by the handler's own reading, and kept in one file."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from handler import photo_input
+from handler.photo_input import decode_photo
+from training.errors import UserError
+from training.files import replace_atomically
+from training.manifest import Manifest, Row
+from training.photos import read_bytes
+
+CACHE = Path("build/cache")
+
+
+def load_split(manifest: Manifest, split: str, size: int, cache: Path = CACHE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return photos uint8 [N, 3, size, size] and label numbers [N] of one split, each label present."""
+    rows = manifest.split(split)
+    present = {row.label for row in rows}
+    if missing := [label for label in manifest.labels if label not in present]:
+        raise UserError(f"split {split!r} has no photo of {', '.join(missing)}; add photos and run `make data` again")
+    path = cache / f"{split}-{size}-{digest(rows, size)}.npy"
+    if not path.exists():
+        replace_atomically(path, lambda temporary: decode_all(rows, size, temporary))
+    # copy-on-write: torch wants to be able to write, and nobody does, so that pages stay shared
+    photos = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return photos, torch.tensor([manifest.labels.index(row.label) for row in rows])
+
+
+def digest(rows: list[Row], size: int) -> str:
+    """Name what the cached pixels depend on: the photos, the size, and the code that reads them."""
+    text = f"{size} {Path(photo_input.__file__).read_text()} " + " ".join(row.sha256 for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def decode_all(rows: list[Row], size: int, path: Path) -> None:
+    """Decode the photos in as many processes as there are cores, straight into the file."""
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), 3, size, size))
+    for index, photo in enumerate(tqdm(decoded(rows, size), total=len(rows), desc=f"reading at {size} px", unit="photo")):
+        pixels[index] = photo
+    pixels.flush()
+
+
+def decoded(rows: list[Row], size: int) -> Iterator[np.ndarray]:
+    """Yield the rows' photos in order."""
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(decode_row, (row.path for row in rows), [size] * len(rows), chunksize=64)
+
+
+def decode_row(path: str, size: int) -> np.ndarray:
+    """Return one photo's pixels; a photo that changed since the manifest was made is the user's to mend."""
+    try:
+        return decode_photo(read_bytes(path), size).numpy()
+    except (OSError, KeyError, photo_input.InvalidPhoto) as error:
+        raise UserError(f"cannot read {path} any more ({error}); run `make data` again") from None

@@ -1,0 +1,364 @@
+"""The training loop: manifest -> build/weights.pt. Killed at any moment, the same command continues."""
+
+import argparse
+import copy
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from training.augment import augment, mix
+from training.config import PARAMS, TrainConfig, load_params
+from training.dataset import CACHE, load_split
+from training.errors import UserError, run_cli
+from training.files import replace_atomically
+from training.manifest import Manifest
+from training.network import Network, build_network, count_parameters, read_checkpoint
+from training.optimizer import Optimizers
+
+MANIFEST = Path("data/manifest.csv")
+WEIGHTS = Path("build/weights.pt")
+CHECKPOINT = "checkpoint.pt"
+ROOM = 1.25  # photos are kept this much larger than the crops taken from them
+
+
+class Workers:
+    """This process among those that torchrun started, or alone."""
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.index = int(os.environ.get("RANK", "0"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        self.device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        if self.count > 1:
+            distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    @property
+    def first(self) -> bool:
+        return self.index == 0
+
+    def wrap(self, network: Network) -> nn.Module:
+        """Return the network, its gradients averaged over all processes."""
+        return DistributedDataParallel(network) if self.count > 1 else network
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of every process's values."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values / self.count
+
+    def wait(self) -> None:
+        if self.count > 1:
+            distributed.barrier()
+
+    def close(self) -> None:
+        if self.count > 1:
+            distributed.destroy_process_group()
+
+
+class Schedule:
+    """Where the run stands, from 0 to 1: by epochs, or by minutes when there is a time budget."""
+
+    def __init__(self, config: TrainConfig, steps_per_epoch: int, seconds_before: float) -> None:
+        self.config = config
+        self.steps = config.epochs * steps_per_epoch
+        self.started = time.monotonic() - seconds_before
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def progress(self, step: int) -> float:
+        if self.config.minutes is not None:
+            return min(self.seconds / (60 * self.config.minutes), 1)
+        return step / self.steps
+
+    def seconds_left(self, progress: float) -> float:
+        return self.seconds * (1 - progress) / max(progress, 1e-6)
+
+    def learning_rate(self, progress: float) -> float:
+        """Return the share of the peak learning rate: up, then straight down to zero."""
+        warmup = self.config.warmup
+        return min((progress + 1e-3) / warmup if warmup else 1, (1 - progress) / (1 - warmup))
+
+    def size(self, progress: float) -> int:
+        """Return the training size of this part of the run."""
+        end = 0.0
+        for size, share in zip(self.config.sizes, self.config.size_shares, strict=True):
+            end += share
+            if progress < end - 1e-9:
+                return size
+        return self.config.sizes[-1]
+
+
+class Trainer:
+    """Everything that a run has and that a checkpoint keeps."""
+
+    def __init__(self, config: TrainConfig, manifest: Manifest, output: Path, workers: Workers) -> None:
+        self.config, self.manifest, self.workers, self.output = config, manifest, workers, output
+        self.cache = output.parent / CACHE.name
+        torch.manual_seed(config.seed)
+        network = build_network(config.network, len(manifest.labels), config.pretrained)
+        self.network = network.to(workers.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval()
+        self.optimizers = Optimizers(self.network, config.learning_rate, config.learning_rate_other, config.weight_decay)
+        self.history: list[dict[str, float]] = []
+        self.step = self.epoch = 0
+        self.seconds = 0.0
+        self.finished = False
+        self.precision = choose_precision(config.precision, workers.device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must have been made with to be continued."""
+        return {**asdict(self.config), "photos": self.manifest.digest, "processes": self.workers.count}
+
+    def photos(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the training photos, a little larger than `size`, where the network is."""
+        pixels, labels = load_split(self.manifest, "train", round(size * ROOM), self.cache)
+        if self.workers.device.type == "cuda":
+            pixels = pixels.to(self.workers.device)
+        return pixels, labels.to(self.workers.device)
+
+    def run(self) -> None:
+        """Train from where the checkpoint stands to the end."""
+        if self.workers.first:  # decodes once; the others then find the file
+            self.prepare()
+        self.workers.wait()
+        pixels_of_size: tuple[int, torch.Tensor, torch.Tensor] | None = None
+        validation = load_split(self.manifest, "val", self.config.image_size, self.cache)
+        count = len(self.manifest.split("train"))
+        steps = max(1, count // self.config.batch_size)
+        schedule = Schedule(self.config, steps, self.seconds)
+        wrapped = self.workers.wrap(self.network)
+        while not self.finished:
+            size = schedule.size(schedule.progress(self.step))
+            if pixels_of_size is None or pixels_of_size[0] != size:
+                pixels_of_size = (size, *self.photos(size))
+            self.train_epoch(wrapped, schedule, size, *pixels_of_size[1:])
+            self.finish_epoch(schedule, size, validation)
+        self.save_weights()
+
+    def prepare(self) -> None:
+        for size in self.config.sizes:
+            load_split(self.manifest, "train", round(size * ROOM), self.cache)
+        load_split(self.manifest, "val", self.config.image_size, self.cache)
+
+    def train_epoch(
+        self, wrapped: nn.Module, schedule: Schedule, size: int, pixels: torch.Tensor, labels: torch.Tensor
+    ) -> None:
+        """Go through the photos once, or until the time is up; leaves its figures in `self.last`."""
+        config, device = self.config, self.workers.device
+        shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + self.epoch)
+        # every process draws its own views, of its own share of each batch
+        views = torch.Generator(device).manual_seed((config.seed * 1_000_003 + self.epoch) * 97 + self.workers.index)
+        batches = list(batches_of(len(labels), config.batch_size, shuffle))
+        total = torch.zeros(3, device=device)
+        started = time.monotonic()
+        self.network.train()
+        bar = tqdm(batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=not self.workers.first)
+        for batch in bar:
+            progress = schedule.progress(self.step)
+            if progress >= 1:
+                break
+            mine = batch[self.workers.index :: self.workers.count]
+            photos = augment(pixels[mine.to(pixels.device)].to(device), size, config, views)
+            truth = labels[mine.to(device)]
+            targets = functional.one_hot(truth, len(self.manifest.labels)).float()
+            mixed = torch.rand(1, generator=shuffle).item() < config.mixup
+            if mixed:
+                photos, targets = mix(photos, targets, views)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = wrapped(photos)
+            loss = functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+            loss.backward()
+            self.optimizers.step(schedule.learning_rate(progress))
+            self.step += 1
+            self.follow()
+            hits = (logits.argmax(1) == targets.argmax(1)).float().mean()
+            total += torch.stack([loss.detach(), hits, torch.ones_like(loss)])
+            bar.set_postfix_str(progress_line(total, schedule, progress, started, config.batch_size), refresh=False)
+        bar.close()
+        seconds = time.monotonic() - started
+        loss_sum, hit_sum, steps = self.workers.mean(total).tolist()
+        self.last = {
+            "train_loss": loss_sum / max(steps, 1),
+            "train_accuracy": hit_sum / max(steps, 1),
+            "images_per_second": steps * config.batch_size / seconds,
+            "learning_rate": config.learning_rate * schedule.learning_rate(schedule.progress(self.step)),
+        }
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the average of the weights follow the weights: slower as the run gets longer."""
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for slow, fast in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if slow.dtype.is_floating_point:
+                slow.lerp_(fast, 1 - decay)
+            else:
+                slow.copy_(fast)
+
+    def finish_epoch(self, schedule: Schedule, size: int, validation: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Validate, tell, and keep a checkpoint."""
+        self.epoch += 1
+        progress = schedule.progress(self.step)
+        done = torch.tensor(float(progress >= 1), device=self.workers.device)
+        self.finished = bool(self.workers.mean(done) > 0)  # by the clock, processes may differ; one is enough
+        loss, accuracy = self.validate(min(round(size * ROOM), self.config.image_size), *validation)
+        self.seconds = schedule.seconds
+        self.history.append(
+            {"epoch": self.epoch, "size": size, **self.last, "val_loss": loss, "val_accuracy": accuracy, "seconds": self.seconds}
+        )
+        if self.workers.first:
+            print(epoch_line(self.history[-1]), flush=True)
+            self.save_checkpoint()
+
+    @torch.inference_mode()
+    def validate(self, size: int, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+        """Return loss and accuracy of the averaged weights."""
+        device, loss, hits = self.workers.device, 0.0, 0
+        for photos, truth in zip(pixels.split(250), labels.split(250), strict=True):
+            seen = photos.to(device)
+            if size != pixels.shape[-1]:
+                seen = functional.interpolate(seen.float(), (size, size), mode="bilinear", antialias=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self.average(seen).float().cpu()
+            loss += functional.cross_entropy(logits, truth, reduction="sum").item()
+            hits += int((logits.argmax(1) == truth).sum())
+        return loss / len(labels), hits / len(labels)
+
+    def save_checkpoint(self) -> None:
+        state = {
+            "identity": self.identity,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "history": self.history,
+            "step": self.step,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "finished": self.finished,
+        }
+        replace_atomically(self.output.with_name(CHECKPOINT), lambda path: torch.save(state, path))
+
+    def resume(self, path: Path) -> None:
+        """Continue from the checkpoint, if there is one of this very configuration."""
+        if not path.exists():
+            return
+        state = read_checkpoint(path, "start anew with `make train FRESH=1`")
+        theirs, ours = state.get("identity", {}), self.identity
+        if changed := [key for key in ours if theirs.get(key) != ours[key]]:
+            differences = ", ".join(f"{key} {theirs.get(key)!r} -> {ours[key]!r}" for key in changed)
+            raise UserError(
+                f"{path} belongs to another configuration ({differences}); "
+                "undo the change to continue it, or start anew with `make train FRESH=1`"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        for name in ("history", "step", "epoch", "seconds", "finished"):
+            setattr(self, name, state[name])
+        if self.workers.first:
+            print(f"continuing after epoch {self.epoch}, {self.seconds / 60:.1f} minutes in")
+
+    def save_weights(self) -> None:
+        if not self.workers.first:
+            return
+        content = {
+            "network": self.config.network,
+            "labels": self.manifest.labels,
+            "image_size": self.config.image_size,
+            "state_dict": self.average.state_dict(),
+            "config": asdict(self.config),
+            "seed": self.config.seed,
+            "history": self.history,
+            "data_digest": self.manifest.digest,
+            "git_commit": git_commit(),
+            "versions": {"torch": torch.__version__},
+            "seconds": self.seconds,
+            "mlflow_run": None,
+        }
+        replace_atomically(self.output, lambda path: torch.save(content, path))
+        final = self.history[-1]
+        print(
+            f"{self.output}: {count_parameters(self.network):,} parameters, validation accuracy "
+            f"{final['val_accuracy']:.2%} after {self.seconds / 60:.1f} minutes"
+        )
+
+
+def batches_of(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Yield the numbers below `count` in random order, in whole batches (or one smaller than that)."""
+    order = torch.randperm(count, generator=generator)
+    whole = max(count // size * size, min(count, size))
+    return iter(order[:whole].split(size))
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return bf16 where the processor computes in it, else fp32."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def progress_line(total: torch.Tensor, schedule: Schedule, progress: float, started: float, batch: int) -> str:
+    loss, hits, steps = total.tolist()
+    speed = steps * batch / max(time.monotonic() - started, 1e-6)
+    left = schedule.seconds_left(progress)
+    return f"loss {loss / steps:.3f}, right {hits / steps:.1%}, {speed:.0f} images/s, {math.ceil(left / 60)} min left"
+
+
+def epoch_line(epoch: dict[str, float]) -> str:
+    return (
+        f"epoch {epoch['epoch']:.0f} at {epoch['size']:.0f} px: train loss {epoch['train_loss']:.3f}, validation loss "
+        f"{epoch['val_loss']:.3f}, accuracy {epoch['val_accuracy']:.2%}, {epoch['images_per_second']:.0f} images/s, "
+        f"{epoch['seconds'] / 60:.1f} min"
+    )
+
+
+def git_commit() -> str:
+    """Return the commit that trains, marked when the tree differs from it."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+def train(config: TrainConfig, manifest: Manifest, output: Path = WEIGHTS, fresh: bool = False) -> list[dict[str, float]]:
+    """Train to the end, continuing if a checkpoint lies beside `output`; returns the epochs' figures."""
+    workers = Workers()
+    trainer = Trainer(config, manifest, output, workers)
+    if not fresh:
+        trainer.resume(output.with_name(CHECKPOINT))
+    trainer.run()
+    workers.close()
+    return trainer.history
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=PARAMS)
+    parser.add_argument("--manifest", type=Path, default=MANIFEST)
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")
+    args = parser.parse_args(argv)
+    train(load_params(args.params).train, Manifest.read(args.manifest), args.output, args.fresh)
+
+
+if __name__ == "__main__":
+    run_cli(main)
