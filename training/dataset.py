@@ -1,6 +1,7 @@
 """manifest -> uint8 tensors: every photo is decoded once, by the handler's own reading, and kept in one file."""
 
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -50,7 +51,8 @@ def decode_all(rows: list[Row], size: int, path: Path) -> None:
 
 def decoded(rows: list[Row], size: int) -> Iterator[np.ndarray]:
     """Yield the rows' photos in order."""
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    # spawned, not forked: a fork of a process whose torch threads have started hangs in its first tensor operation
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(decode_row, (row.path for row in rows), [size] * len(rows), chunksize=64)
 
 

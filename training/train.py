@@ -111,12 +111,18 @@ class Trainer:
         network = build_network(config.network, len(manifest.labels), config.pretrained)
         self.network = network.to(workers.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
-        self.optimizers = Optimizers(self.network, config.learning_rate, config.learning_rate_other, config.weight_decay)
+        self.precision = choose_precision(config.precision, workers.device)
+        self.optimizers = Optimizers(
+            self.network,
+            config.learning_rate,
+            config.learning_rate_other,
+            config.weight_decay,
+            torch.bfloat16 if self.precision == "bf16" else torch.float32,
+        )
         self.history: list[dict[str, float]] = []
         self.step = self.epoch = 0
         self.seconds = 0.0
         self.finished = False
-        self.precision = choose_precision(config.precision, workers.device)
 
     @property
     def identity(self) -> dict[str, Any]:

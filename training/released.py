@@ -1,0 +1,66 @@
+"""The module that becomes petclf.pt: network, temperature and the score for `unlike the training photos`."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.network import Network
+
+
+class LinearUnlike(nn.Module):
+    """How probably a photo shows none of the labels: fitted on photos of other things (logistic regression)."""
+
+    def __init__(self, centre: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        for name, value in {"centre": centre, "scale": scale, "weight": weight, "bias": bias}.items():
+            self.register_buffer(name, value)
+
+    def forward(self, summary: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(((summary - self.centre) / self.scale) @ self.weight + self.bias)
+
+
+class DistanceUnlike(nn.Module):
+    """How far a photo lies from every label's training photos: for when there are no photos of other things."""
+
+    def __init__(self, means: torch.Tensor, whitening: torch.Tensor, typical: torch.Tensor) -> None:
+        super().__init__()
+        for name, value in {"means": means, "whitening": whitening, "typical": typical}.items():
+            self.register_buffer(name, value)
+
+    def forward(self, summary: torch.Tensor) -> torch.Tensor:
+        apart = (summary[:, None] - self.means[None]) @ self.whitening
+        nearest = apart.square().sum(2).amin(1)
+        return nearest / (nearest + self.typical)  # 0 at a label's centre, 1/2 where a training photo typically lies
+
+
+def summarise(features: torch.Tensor) -> torch.Tensor:
+    """Return what the unlike score looks at: each channel's mean and its strongest place [N, 2C]."""
+    return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
+
+
+class Released(nn.Module):
+    """uint8 photos [N, 3, S, S] -> probabilities [N, labels] and unlike [N]; needs nothing but torch."""
+
+    def __init__(self, network: Network, temperature: float, unlike: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.unlike = unlike
+        self.register_buffer("temperature", torch.tensor(temperature))
+
+    def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.network.features(photos)
+        logits = self.network.classifier(features.mean((2, 3)))
+        probabilities = torch.softmax(logits / self.temperature, 1)
+        return probabilities, self.unlike(summarise(features))
+
+    @torch.jit.export
+    def explain(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the probabilities and, for every label, the evidence at every place [N, labels, h, w].
+
+        The mean of a label's evidence over all places is its logit, exactly: nothing is approximated.
+        """
+        features = self.network.features(photos)
+        classifier = self.network.classifier
+        maps = functional.conv2d(features, classifier.weight[:, :, None, None], classifier.bias)
+        probabilities = torch.softmax(maps.mean((2, 3)) / self.temperature, 1)
+        return probabilities, maps
