@@ -13,7 +13,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "AVIF", "HEIF")
 Image.MAX_IMAGE_PIXELS = None  # our own limit below is checked before a pixel is decoded, with a clear answer
 
 
-class InvalidPhoto(ValueError):
+class InvalidPhoto(ValueError):  # noqa: N818  (it says what is wrong better than PhotoError)
     """These bytes are refused; `code` is for programs, the text is for people."""
 
     def __init__(self, code: str, message: str) -> None:

@@ -13,8 +13,13 @@ def draw_photo(label: str, seed: int, size: tuple[int, int] = (96, 80)) -> Image
     random = np.random.default_rng([seed, *label.encode()])
     width, height = size
     noise = random.normal(0, 12, (height, width, 3)) + BACKGROUNDS[random.integers(len(BACKGROUNDS))]
+    across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)[:, None]
+    noise += (random.normal(0, 30) * across + random.normal(0, 30) * down)[:, :, None]
     photo = Image.fromarray(noise.clip(0, 255).astype("uint8"))
     pen = ImageDraw.Draw(photo)
+    for _ in range(6):  # clutter, so that no two photos look alike
+        start, end = random.uniform(0, 1, 2) * size, random.uniform(0, 1, 2) * size
+        pen.line([*start, *end], fill=tuple(int(value) for value in random.integers(0, 120, 3)), width=3)
     radius = min(size) * random.uniform(0.22, 0.34)
     x, y = random.uniform(0.4, 0.6) * width, random.uniform(0.4, 0.6) * height
     colour = tuple(int(value) for value in random.integers(150, 256, 3))

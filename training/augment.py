@@ -56,9 +56,7 @@ def jitter_colour(views: torch.Tensor, strength: float, generator: torch.Generat
 
 def corrupt(views: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
     """Make a share of the photos grey, another dark, another blurred, another noisy."""
-    grey, dark, blurred, noisy = (
-        (uniform(len(views), 0, 1, generator) < share).nonzero().squeeze(1) for _ in range(4)
-    )
+    grey, dark, blurred, noisy = ((uniform(len(views), 0, 1, generator) < share).nonzero().squeeze(1) for _ in range(4))
     views[grey] = views[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
     views[dark] *= uniform(len(dark), 0.15, 0.7, generator).view(-1, 1, 1, 1)
     views[blurred] = blur(views[blurred])
@@ -75,9 +73,7 @@ def blur(views: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(small, size=(size, size), mode="bilinear")
 
 
-def mix(
-    views: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mix(views: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Blend every photo, and its target [N, labels], with another of the batch (mixup)."""
     share = uniform(1, 0, 1, generator)
     other = torch.arange(len(views), device=views.device).roll(1)

@@ -47,6 +47,7 @@ class TrainConfig:
     corruption: float
     precision: str
     seed: int
+    tracking: bool
 
     def __post_init__(self) -> None:
         require(64 <= self.image_size <= 512, f"train.image_size is {self.image_size}; it must be 64 to 512")
@@ -56,12 +57,38 @@ class TrainConfig:
         require(self.epochs >= 1, "train.epochs must be at least 1")
         require(self.minutes is None or self.minutes > 0, "train.minutes must be more than 0, or null")
         require(self.batch_size >= 2, "train.batch_size must be at least 2")
-        require(0 < self.learning_rate and 0 < self.learning_rate_other, "learning rates must be more than 0")
+        require(self.learning_rate > 0 and self.learning_rate_other > 0, "learning rates must be more than 0")
         require(len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1] <= 1, "train.zoom must be [low, high] within 0-1")
         require(self.aspect >= 1, "train.aspect must be at least 1")
         require(self.precision in ("auto", "bf16", "fp32"), "train.precision must be auto, bf16 or fp32")
-        for name in ("warmup", "mixup", "label_smoothing", "ema_decay", "colour", "corruption"):
-            require(0 <= getattr(self, name) < 1 or name == "mixup", f"train.{name} must be from 0 to below 1")
+        require(0 <= self.mixup <= 1, "train.mixup must be from 0 to 1")
+        require(0 <= self.corruption <= 1, "train.corruption must be from 0 to 1")
+        for name in ("warmup", "label_smoothing", "ema_decay", "colour"):
+            require(0 <= getattr(self, name) < 1, f"train.{name} must be from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What is measured, and how sure an answer must be."""
+
+    outliers: str | None
+    photos: str | None
+    refuse: float
+    right_when_sure: float
+    scorecard_photos: int
+    baselines: bool
+
+    def __post_init__(self) -> None:
+        require(0 < self.refuse < 0.5, "evaluate.refuse must be from 0 to 0.5")
+        require(0.5 < self.right_when_sure <= 1, "evaluate.right_when_sure must be from 0.5 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What the released model is called."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +97,8 @@ class Params:
 
     data: DataConfig
     train: TrainConfig
+    evaluate: EvaluateConfig
+    export: ExportConfig
 
 
 def load_params(path: Path = PARAMS) -> Params:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,16 @@ def decode_all(rows: list[Row], size: int, path: Path) -> None:
 
 def decoded(rows: list[Row], size: int) -> Iterator[np.ndarray]:
     """Yield the rows' photos in order."""
-    # spawned, not forked: a fork of a process whose torch threads have started hangs in its first tensor operation
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(decode_row, (row.path for row in rows), [size] * len(rows), chunksize=64)
+    yield from pool().map(decode_row, (row.path for row in rows), [size] * len(rows), chunksize=32)
+
+
+@lru_cache(maxsize=1)
+def pool() -> ProcessPoolExecutor:
+    """One process a core, kept for all readings: starting them takes seconds.
+
+    Spawned, not forked: a fork of a process whose torch threads have started hangs in its first tensor operation.
+    """
+    return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"))
 
 
 def decode_row(path: str, size: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 BITS = 8  # perceptual hashes of one photo, re-encoded or resized, differ in fewer than this many of 64
-DISTANCE = 0.25  # and their thumbnails, brought to the same mean and contrast, by less than this on average
+DISTANCE = 0.12  # and their thumbnails, brought to the same mean and contrast, by less than this on average
 THUMBNAIL = 16
 BLOCK = 1024
 
@@ -32,7 +32,7 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 
 def similar_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, int]]:
     """Return index pairs of near-duplicates among N hashes (uint64) and thumbnails [N, 16, 16]."""
-    levels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    levels = thumbnails.reshape(-1, THUMBNAIL * THUMBNAIL).astype(np.float32)
     levels = (levels - levels.mean(1, keepdims=True)) / (levels.std(1, keepdims=True) + 4)  # 4: flat ones stay flat
     pairs = []
     for start in range(0, len(hashes), BLOCK):

@@ -12,17 +12,19 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from handler.photo_input import InvalidPhoto, open_photo, to_rgb
+from training.config import PARAMS, load_params
 from training.duplicates import THUMBNAIL, groups, perceptual_hash, similar_pairs, thumbnail
 from training.errors import UserError, run_cli
 from training.files import write_atomically
 from training.photos import list_files, read_bytes
+from training.sources import KAGGLE, OXFORD, photos_at
 
 OUTPUT = Path("data/manifest.csv")
 SPLITS = ("train", "val", "test")
@@ -96,12 +98,18 @@ class Manifest:
     def read(cls, path: Path) -> "Manifest":
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                rows = [Row(**{**row, "width": int(row["width"]), "height": int(row["height"])}) for row in csv.DictReader(file)]
+                rows = [as_row(line) for line in csv.DictReader(file)]
         except FileNotFoundError:
             raise UserError(f"no manifest at {path}; make one with `make data PHOTOS=folder-or-zip`") from None
         except (TypeError, KeyError, ValueError, csv.Error) as error:
             raise UserError(f"{path} is not a manifest ({error}); make a new one with `make data`") from None
         return cls(rows)
+
+
+def as_row(line: dict[str, str]) -> Row:
+    """Return a line of the file as a row."""
+    values: dict[str, Any] = {**line, "width": int(line["width"]), "height": int(line["height"])}
+    return Row(**values)
 
 
 def build_manifest(photos: Path, *, keep_splits: bool = False) -> Manifest:
@@ -171,8 +179,8 @@ def inspect_file(item: Found) -> tuple[Row, np.ndarray]:
     except (InvalidPhoto, OSError, ValueError, SyntaxError, EOFError):
         return row, nothing
     verdict = "ok" if is_photo(photo.resize((64, 64))) else "not_a_photo"
-    size = {"width": photo.width, "height": photo.height}
-    return replace(row, **size, phash=f"{perceptual_hash(photo):016x}", verdict=verdict), thumbnail(photo)
+    phash = f"{perceptual_hash(photo):016x}"
+    return replace(row, width=photo.width, height=photo.height, phash=phash, verdict=verdict), thumbnail(photo)
 
 
 def is_photo(small: Image.Image) -> bool:
@@ -235,12 +243,19 @@ def checked(manifest: Manifest, photos: Path) -> Manifest:
 
 
 def main(argv: list[str] | None = None) -> None:
+    from training.data_report import write_data_report  # noqa: PLC0415  (it reads manifests, so it imports this module)
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("photos", type=Path, help="folder or zip: <label>/*, train|val|test/<label>/*, or cat.1.jpg")
+    parser.add_argument(
+        "photos", nargs="?", help=f"folder, zip, {OXFORD}, or {KAGGLE}owner/dataset; default: data.photos of params.yaml"
+    )
+    parser.add_argument("--params", type=Path, default=PARAMS)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--keep-splits", action="store_true", help="keep train/val/test folders as they are given")
     args = parser.parse_args(argv)
-    manifest = build_manifest(args.photos, keep_splits=args.keep_splits)
+    config = load_params(args.params).data
+    manifest = build_manifest(photos_at(args.photos or config.photos), keep_splits=args.keep_splits or config.keep_splits)
+    write_data_report(manifest, args.output.parent / "report")
     manifest.write(args.output)
     print(manifest.summary())
 

@@ -17,8 +17,11 @@ class Network(nn.Module):
     """Normalise, extract a feature map, average it over its places, classify linearly.
 
     Because the mean and the linear map commute, the classifier applied to every place of the feature map is the
-    exact class activation map: see `maps` in training/released.py.
+    exact class activation map: see `explain` in training/released.py.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, body: nn.Module, channels: int, labels: int) -> None:
         super().__init__()
@@ -97,8 +100,9 @@ def build_network(name: str, labels: int, pretrained: bool = False) -> Network:
 
 def backbone(name: str, labels: int, pretrained: bool) -> Network:
     """Return a torchvision classification network without its last layers."""
-    import training.torchvision_ops  # noqa: F401, PLC0415  (must come first; and only this function needs torchvision)
     from torchvision import models  # noqa: PLC0415
+
+    import training.torchvision_ops  # noqa: F401, PLC0415  (must come first; and only this function needs torchvision)
 
     known = models.list_models(module=models)
     if name not in known:

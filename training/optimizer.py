@@ -21,7 +21,7 @@ class Muon(Optimizer):
         self.dtype = dtype  # bfloat16 is exact enough for a direction, and twice as fast where there is hardware for it
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  (torch's signature)
         for group in self.param_groups:
             for weight in group["params"]:
                 momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))

@@ -10,6 +10,11 @@ from training.network import Network
 class LinearUnlike(nn.Module):
     """How probably a photo shows none of the labels: fitted on photos of other things (logistic regression)."""
 
+    centre: torch.Tensor
+    scale: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
     def __init__(self, centre: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__()
         for name, value in {"centre": centre, "scale": scale, "weight": weight, "bias": bias}.items():
@@ -21,6 +26,10 @@ class LinearUnlike(nn.Module):
 
 class DistanceUnlike(nn.Module):
     """How far a photo lies from every label's training photos: for when there are no photos of other things."""
+
+    means: torch.Tensor
+    whitening: torch.Tensor
+    typical: torch.Tensor
 
     def __init__(self, means: torch.Tensor, whitening: torch.Tensor, typical: torch.Tensor) -> None:
         super().__init__()
@@ -40,6 +49,8 @@ def summarise(features: torch.Tensor) -> torch.Tensor:
 
 class Released(nn.Module):
     """uint8 photos [N, 3, S, S] -> probabilities [N, labels] and unlike [N]; needs nothing but torch."""
+
+    temperature: torch.Tensor
 
     def __init__(self, network: Network, temperature: float, unlike: nn.Module) -> None:
         super().__init__()

@@ -4,10 +4,12 @@ import argparse
 import copy
 import math
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from training.files import replace_atomically
 from training.manifest import Manifest
 from training.network import Network, build_network, count_parameters, read_checkpoint
 from training.optimizer import Optimizers
+from training.tracking import Run
 
 MANIFEST = Path("data/manifest.csv")
 WEIGHTS = Path("build/weights.pt")
@@ -109,7 +112,7 @@ class Trainer:
         self.cache = output.parent / CACHE.name
         torch.manual_seed(config.seed)
         network = build_network(config.network, len(manifest.labels), config.pretrained)
-        self.network = network.to(workers.device, memory_format=torch.channels_last)
+        self.network = network.to(workers.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         self.precision = choose_precision(config.precision, workers.device)
         self.optimizers = Optimizers(
@@ -123,11 +126,14 @@ class Trainer:
         self.step = self.epoch = 0
         self.seconds = 0.0
         self.finished = False
+        self.run_id: str | None = None
+        self.tracked: Run | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must have been made with to be continued."""
-        return {**asdict(self.config), "photos": self.manifest.digest, "processes": self.workers.count}
+        settings = {name: value for name, value in asdict(self.config).items() if name != "tracking"}
+        return {**settings, "photos": self.manifest.digest, "processes": self.workers.count}
 
     def photos(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the training photos, a little larger than `size`, where the network is."""
@@ -147,6 +153,7 @@ class Trainer:
         steps = max(1, count // self.config.batch_size)
         schedule = Schedule(self.config, steps, self.seconds)
         wrapped = self.workers.wrap(self.network)
+        self.start_tracking()
         while not self.finished:
             size = schedule.size(schedule.progress(self.step))
             if pixels_of_size is None or pixels_of_size[0] != size:
@@ -155,14 +162,24 @@ class Trainer:
             self.finish_epoch(schedule, size, validation)
         self.save_weights()
 
+    def start_tracking(self) -> None:
+        """Open this training's run, the old one if it continues; epochs that it lacks are told it now."""
+        if not (self.workers.first and self.config.tracking):
+            return
+        known = self.run_id is not None
+        self.tracked = Run(self.run_id)
+        self.run_id = self.tracked.id
+        if not known:
+            self.tracked.log_params(asdict(self.config))
+            self.tracked.set_tags({"git_commit": git_commit(), "data_digest": self.manifest.digest, **versions()})
+            self.tracked.log_epochs(self.history)
+
     def prepare(self) -> None:
         for size in self.config.sizes:
             load_split(self.manifest, "train", round(size * ROOM), self.cache)
         load_split(self.manifest, "val", self.config.image_size, self.cache)
 
-    def train_epoch(
-        self, wrapped: nn.Module, schedule: Schedule, size: int, pixels: torch.Tensor, labels: torch.Tensor
-    ) -> None:
+    def train_epoch(self, wrapped: nn.Module, schedule: Schedule, size: int, pixels: torch.Tensor, labels: torch.Tensor) -> None:
         """Go through the photos once, or until the time is up; leaves its figures in `self.last`."""
         config, device = self.config, self.workers.device
         shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + self.epoch)
@@ -227,6 +244,8 @@ class Trainer:
         )
         if self.workers.first:
             print(epoch_line(self.history[-1]), flush=True)
+            if self.tracked:
+                self.tracked.log_epochs(self.history[-1:])
             self.save_checkpoint()
 
     @torch.inference_mode()
@@ -254,6 +273,7 @@ class Trainer:
             "epoch": self.epoch,
             "seconds": self.seconds,
             "finished": self.finished,
+            "run_id": self.run_id,
         }
         replace_atomically(self.output.with_name(CHECKPOINT), lambda path: torch.save(state, path))
 
@@ -272,7 +292,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizers.load_state_dict(state["optimizers"])
-        for name in ("history", "step", "epoch", "seconds", "finished"):
+        for name in ("history", "step", "epoch", "seconds", "finished", "run_id"):
             setattr(self, name, state[name])
         if self.workers.first:
             print(f"continuing after epoch {self.epoch}, {self.seconds / 60:.1f} minutes in")
@@ -290,9 +310,9 @@ class Trainer:
             "history": self.history,
             "data_digest": self.manifest.digest,
             "git_commit": git_commit(),
-            "versions": {"torch": torch.__version__},
+            "versions": versions(),
             "seconds": self.seconds,
-            "mlflow_run": None,
+            "mlflow_run": self.run_id,
         }
         replace_atomically(self.output, lambda path: torch.save(content, path))
         final = self.history[-1]
@@ -338,11 +358,19 @@ def git_commit() -> str:
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return result.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Return what the pixels and the numbers depend on."""
+    names = ("torch", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
 
 def train(config: TrainConfig, manifest: Manifest, output: Path = WEIGHTS, fresh: bool = False) -> list[dict[str, float]]:

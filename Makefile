@@ -1,0 +1,61 @@
+# The front door, for people and for CI. `make help` lists it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PHOTOS ?=
+FRESH ?=
+TORCH_INDEX ?=
+export PYTHONWARNINGS := ignore::DeprecationWarning
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data train evaluate export register release mlflow test check format lock clean
+
+help: ## Show this help
+	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes torch from there
+
+$(VENV)/.ready: requirements.txt handler/requirements.txt scripts/setup
+	@scripts/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
+
+data: setup ## Read photos: make data PHOTOS=folder-or-zip
+	@$(BIN)/python -m training.manifest $(PHOTOS)
+
+train: setup ## Train, or continue a training (FRESH=1 starts anew)
+	@$(BIN)/python -m training.train $(if $(FRESH),--fresh)
+
+evaluate: setup ## Measure the trained network: reports/
+	@$(BIN)/python -m training.evaluate
+
+export: setup ## Write build/petclf.pt, checked
+	@$(BIN)/python -m training.export
+
+register: setup ## Log model and figures to MLflow as the candidate
+	@$(BIN)/python -m training.register
+
+release: train evaluate export ## Train, measure, export, and put the result into pretrained/
+	@mkdir -p pretrained
+	@cp build/petclf.pt reports/metrics.json pretrained/
+	@echo "pretrained/petclf.pt and pretrained/metrics.json are in place; commit them with docs/model-card.md"
+
+mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
+	@$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+test: setup ## Run every test that this machine can; what is skipped says why
+	@$(BIN)/python -m pytest
+
+check: setup ## Lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: setup ## Write requirements.lock from what is installed
+	@scripts/lock "$(BIN)/python"
+
+clean: ## Remove what was built; data/ and pretrained/ stay
+	@rm -rf build reports .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,248 @@
+"""build/weights.pt -> how good it is (reports/) and how sure it may be (build/calibration.pt)."""
+
+import argparse
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from handler.photo_input import InvalidPhoto, decode_photo
+from handler.statistics import photo_statistics
+from training import baselines, measures
+from training.calibrate import fit_distance, fit_linear, fit_temperature, synthetic_others
+from training.config import PARAMS, EvaluateConfig, load_params
+from training.corruptions import CORRUPTIONS, corrupted
+from training.dataset import load_split, pool
+from training.errors import UserError, run_cli
+from training.files import replace_atomically, write_atomically
+from training.manifest import Manifest, Row, find_photos
+from training.network import Network, count_parameters, load_weights
+from training.photos import list_files, read_bytes
+from training.released import summarise
+from training.report import write_report
+from training.train import MANIFEST, WEIGHTS
+
+CALIBRATION = Path("build/calibration.pt")
+REPORTS = Path("reports")
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+@dataclass
+class Seen:
+    """What the network makes of some photos."""
+
+    pixels: torch.Tensor
+    truth: torch.Tensor
+    logits: torch.Tensor
+    summaries: torch.Tensor
+
+    def probabilities(self, temperature: float) -> measures.Array:
+        return torch.softmax(self.logits / temperature, 1).numpy()
+
+
+def look(network: Network, pixels: torch.Tensor, truth: torch.Tensor | None = None) -> Seen:
+    """Run the photos through the network once."""
+    logits, summaries = [], []
+    with torch.inference_mode():
+        for part in pixels.split(128):
+            features = network.features(part)
+            logits.append(network.classifier(features.mean((2, 3))))
+            summaries.append(summarise(features))
+    truth = torch.zeros(len(pixels), dtype=torch.long) if truth is None else truth
+    return Seen(pixels, truth, torch.cat(logits), torch.cat(summaries))
+
+
+def read_all(paths: list[str], size: int, change: str | None = None) -> torch.Tensor:
+    """Read photos as the server does, after a corruption if one is named."""
+    read = partial(read_one, size=size, change=change)
+    results = pool().map(read, paths, chunksize=16)
+    photos = list(tqdm(results, total=len(paths), desc=change or "reading", unit="photo"))
+    return torch.stack([torch.from_numpy(photo) for photo in photos])
+
+
+def read_one(path: str, size: int, change: str | None) -> measures.Array:
+    data = read_bytes(path)
+    return decode_photo(corrupted(data, change) if change else data, size).numpy()
+
+
+def other_things(source: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return photos of other things: one half to fit with, the other to measure with, by their content."""
+    halves: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    for name in list_files(source):
+        data = read_bytes(f"{source.as_posix()}/{name}")
+        try:
+            photo = decode_photo(data, size)
+        except InvalidPhoto:
+            continue
+        halves[int(hashlib.sha256(data).hexdigest()[:8], 16) % 2].append(photo)
+    if not halves[0] or not halves[1]:
+        raise UserError(f"evaluate.outliers: too few readable photos in {source}")
+    return torch.stack(halves[0]), torch.stack(halves[1])
+
+
+def views(photos: torch.Tensor) -> torch.Tensor:
+    """Return the photos, mirrored ones, and their middles: more to fit with."""
+    size = photos.shape[-1]
+    cuts = [photos, photos.flip(3)]
+    for margin in (size // 10, size // 5):
+        inner = photos[:, :, margin : size - margin, margin : size - margin].float()
+        cuts.append(functional.interpolate(inner, (size, size), mode="bilinear").to(torch.uint8))
+    return torch.cat(cuts)
+
+
+def fit_unlike(network: Network, sets: dict[str, Seen], others: torch.Tensor | None) -> nn.Module:
+    """Return the unlike score: learned from other things if there are some, else by distance."""
+    if others is None:
+        return fit_distance(sets["train"].summaries, sets["train"].truth)
+    size = others.shape[-1]
+    nothing = synthetic_others(size, 64)
+    other = look(network, torch.cat([views(others), nothing]))
+    half = sets["val"].summaries[::2]  # the threshold is chosen on the other half
+    return fit_linear(torch.cat([sets["train"].summaries, half]), other.summaries)
+
+
+def evaluate(manifest: Manifest, weights: Path, config: EvaluateConfig, reports: Path, calibration: Path) -> dict[str, Any]:
+    """Measure everything, write the report and the calibration, return the figures."""
+    network, saved = load_weights(weights)
+    if saved["labels"] != manifest.labels:
+        raise UserError(f"{weights} knows {', '.join(saved['labels'])}, the manifest {', '.join(manifest.labels)}; train again")
+    size, cache = saved["image_size"], weights.parent / "cache"
+    sets = {split: look(network, *load_split(manifest, split, size, cache)) for split in ("val", "test")}
+    sets["train"] = look(network, *sample(manifest, size, 3000))
+    temperature = fit_temperature(sets["val"].logits, sets["val"].truth)
+    truth = {name: seen.truth.numpy() for name, seen in sets.items()}
+    probabilities = {name: seen.probabilities(temperature) for name, seen in sets.items()}
+
+    others = other_things(Path(config.outliers), size) if config.outliers else None
+    unlike = fit_unlike(network, sets, others[0] if others else None)
+    with torch.inference_mode():
+        threshold = float(unlike(sets["val"].summaries[1::2]).quantile(1 - config.refuse))
+        test_unlike = unlike(sets["test"].summaries)
+        outside = {"threshold": threshold, "fitted_on_other_things": bool(others)}
+        outside["pets_refused"] = float((test_unlike > threshold).float().mean())
+        if others:
+            measured = unlike(look(network, others[1]).summaries)
+            outside |= {"others_refused": float((measured > threshold).float().mean()), "others": len(measured)}
+            outside["others_roc_auc"] = float(
+                roc_auc_score(
+                    np.r_[np.zeros(len(test_unlike)), np.ones(len(measured))], torch.cat([test_unlike, measured]).numpy()
+                )
+            )
+    unsure_below = measures.choose_unsure(truth["val"], probabilities["val"], config.right_when_sure)
+
+    figures: dict[str, Any] = {
+        "labels": manifest.labels,
+        "image_size": size,
+        "parameters": count_parameters(network),
+        "data_digest": manifest.digest,
+        "photos": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
+        "training_minutes": saved["seconds"] / 60,
+        "temperature": temperature,
+        "calibration_error_before": measures.calibration_error(truth["test"], sets["test"].probabilities(1.0)),
+        "val": measures.everything(truth["val"], probabilities["val"], manifest.labels),
+        "test": measures.everything(truth["test"], probabilities["test"], manifest.labels),
+        "unsure_below": unsure_below,
+        "coverage": measures.coverage(truth["test"], probabilities["test"]),
+        "unlike": outside,
+        "slices": measures.slices(truth["test"], probabilities["test"], statistics(sets["test"], manifest.split("test"))),
+    }
+    if config.photos:
+        figures["camera_photos"] = measure_folder(network, Path(config.photos), manifest.labels, size, temperature)
+    if config.scorecard_photos:
+        figures["scorecard"] = scorecard(network, manifest, size, config.scorecard_photos)
+    if config.baselines:
+        pixels, labels = load_split(manifest, "train", size, cache)
+        pairs = (pixels, labels, sets["test"].pixels, sets["test"].truth)
+        figures["baselines"] = {"mean colour": baselines.mean_colour(*pairs), "20,000 parameters": baselines.tiny(*pairs)}
+
+    content = {
+        "temperature": temperature,
+        "unsure_below": unsure_below,
+        "unlike_above": threshold,
+        "unlike": {"kind": "linear" if others else "distance", "numbers": dict(unlike.named_buffers())},
+        "reference": reference(sets["val"], manifest, probabilities["val"], unlike),
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    replace_atomically(calibration, lambda path: torch.save(content, path))
+    write_report(figures, saved["history"], truth["test"], probabilities["test"], sets["test"].pixels, reports)
+    return figures
+
+
+def sample(manifest: Manifest, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return some training photos, the same ones every time, spread over all labels."""
+    rows = sorted(manifest.split("train"), key=lambda row: row.sha256)[:count]
+    return read_all([row.path for row in rows], size), torch.tensor([manifest.labels.index(row.label) for row in rows])
+
+
+def statistics(seen: Seen, rows: list[Row]) -> dict[str, measures.Array]:
+    """Return what the photos are like, each an array [N]."""
+    parts = [photo_statistics(part) for part in seen.pixels.split(250)]
+    result = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    return {**result, "width": np.array([row.width for row in rows]), "height": np.array([row.height for row in rows])}
+
+
+def reference(seen: Seen, manifest: Manifest, probabilities: measures.Array, unlike: nn.Module) -> dict[str, Any]:
+    """Return what validation photos are like, for a server to notice when its own are not."""
+    numbers = statistics(seen, manifest.split("val"))
+    numbers["aspect"] = numbers["width"] / numbers["height"]
+    numbers["confidence"] = probabilities.max(1)
+    with torch.inference_mode():
+        numbers["unlike"] = unlike(seen.summaries).numpy()
+    described = {
+        name: {"mean": float(value.mean()), "std": float(value.std()), "quantiles": np.quantile(value, QUANTILES).tolist()}
+        for name, value in numbers.items()
+    }
+    answers = probabilities.argmax(1)
+    share = {label: float((answers == index).mean()) for index, label in enumerate(manifest.labels)}
+    return {**described, "quantile_levels": list(QUANTILES), "label_share": share}
+
+
+def measure_folder(network: Network, folder: Path, labels: list[str], size: int, temperature: float) -> dict[str, Any]:
+    """Return the figures of a labelled folder of photos that the manifest does not know."""
+    found = find_photos(folder)
+    if strange := sorted({item.label for item in found} - set(labels)):
+        raise UserError(f"evaluate.photos: {folder} has labels that the model does not know: {', '.join(strange)}")
+    truth = torch.tensor([labels.index(item.label) for item in found])
+    seen = look(network, read_all([item.path for item in found], size), truth)
+    return measures.everything(truth.numpy(), seen.probabilities(temperature), labels)
+
+
+def scorecard(network: Network, manifest: Manifest, size: int, count: int) -> dict[str, Any]:
+    """Return the accuracy on test photos after each corruption, and the mean of all."""
+    rows = sorted(manifest.split("test"), key=lambda row: row.sha256)[:count]
+    truth = torch.tensor([manifest.labels.index(row.label) for row in rows])
+    result = {}
+    for name in CORRUPTIONS:
+        seen = look(network, read_all([row.path for row in rows], size, name), truth)
+        result[name] = float((seen.logits.argmax(1) == truth).float().mean())
+    return {"photos": len(rows), "accuracy": result, "mean": float(np.mean(list(result.values())))}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=PARAMS)
+    parser.add_argument("--manifest", type=Path, default=MANIFEST)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--reports", type=Path, default=REPORTS)
+    parser.add_argument("--photos", help="another labelled folder or zip to measure, instead of evaluate.photos")
+    args = parser.parse_args(argv)
+    config = load_params(args.params).evaluate
+    if args.photos:
+        config = EvaluateConfig(**{**vars(config), "photos": args.photos})
+    figures = evaluate(Manifest.read(args.manifest), args.weights, config, args.reports, args.weights.parent / CALIBRATION.name)
+    write_atomically(args.reports / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    low, high = figures["test"]["interval"]
+    print(f"test accuracy {figures['test']['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}); report in {args.reports}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

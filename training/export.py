@@ -1,0 +1,133 @@
+"""weights, calibration and figures -> petclf.pt: TorchScript that needs nothing but torch."""
+
+import argparse
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handler.golden import golden_photos
+from training.calibrate import rebuild_unlike
+from training.config import PARAMS, ExportConfig, load_params
+from training.errors import UserError, run_cli
+from training.evaluate import CALIBRATION, REPORTS
+from training.files import write_atomically
+from training.network import count_parameters, load_weights, read_checkpoint
+from training.released import Released
+from training.train import WEIGHTS, git_commit
+
+OUTPUT = Path("build/petclf.pt")
+TOLERANCE = 1e-4
+LOADS_ALONE = (
+    "import sys, torch; model = torch.jit.load(sys.argv[1]); size = int(sys.argv[2]); "
+    "model(torch.zeros(1, 3, size, size, dtype=torch.uint8)); model.explain(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))"
+)
+
+
+def export(weights: Path, calibration: Path, metrics: Path, config: ExportConfig, output: Path) -> dict[str, Any]:
+    """Write petclf.pt after proving it; returns its metadata."""
+    network, saved = load_weights(weights)
+    fitted = read_checkpoint(calibration, "run `make evaluate`")
+    if fitted["weights"] != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise UserError(f"{calibration} belongs to other weights than {weights}; run `make evaluate`")
+    released = Released(network, fitted["temperature"], rebuild_unlike(fitted["unlike"])).eval()
+    scripted = torch.jit.script(released)
+    golden = golden_photos(saved["image_size"])
+    compare(released, scripted, golden)
+    metadata = describe(saved, fitted, metrics, config, answers(scripted, golden), count_parameters(network))
+    buffer = io.BytesIO()
+    torch.jit.save(scripted, buffer, _extra_files={"metadata.json": json.dumps(metadata, ensure_ascii=False, indent=1).encode()})
+    write_atomically(output, buffer.getvalue())
+    prove_alone(output, saved["image_size"])
+    return metadata
+
+
+def compare(released: Released, scripted: torch.jit.ScriptModule, photos: torch.Tensor) -> None:
+    """Refuse a scripted module whose answers differ from the eager one's."""
+    with torch.inference_mode():
+        for size in (photos.shape[-1], 64):
+            some = photos[:, :, :size, :size]
+            pairs = [
+                *zip(released(some), scripted(some), strict=True),
+                *zip(released.explain(some), scripted.explain(some), strict=True),
+            ]
+            worst = max(float((eager - script).abs().max()) for eager, script in pairs)
+            if worst > TOLERANCE:
+                raise UserError(f"the scripted model differs from the trained one by {worst:.2g}; nothing was exported")
+
+
+def answers(scripted: torch.jit.ScriptModule, photos: torch.Tensor) -> list[dict[str, Any]]:
+    """Return what the golden photos must be answered with."""
+    with torch.inference_mode():
+        probabilities, unlike = scripted(photos)
+    return [
+        {"golden": index, "probabilities": row.tolist(), "unlike": float(score)}
+        for index, (row, score) in enumerate(zip(probabilities, unlike, strict=True))
+    ]
+
+
+def describe(
+    saved: dict[str, Any],
+    fitted: dict[str, Any],
+    metrics: Path,
+    config: ExportConfig,
+    golden: list[dict[str, Any]],
+    parameters: int,
+) -> dict[str, Any]:
+    """Return what travels with the weights."""
+    try:
+        figures = json.loads(metrics.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no figures at {metrics}; run `make evaluate`") from None
+    return {
+        "name": config.name,
+        "version": config.version,
+        "labels": saved["labels"],
+        "image_size": saved["image_size"],
+        "parameters": parameters,
+        "thresholds": {"unsure_below": fitted["unsure_below"], "unlike_above": fitted["unlike_above"]},
+        "provenance": {
+            "git_commit": saved["git_commit"],
+            "exported_by": git_commit(),
+            "exported_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "data_digest": saved["data_digest"],
+            "mlflow_run": saved["mlflow_run"],
+            "training": saved["config"],
+            "versions": saved["versions"],
+        },
+        "metrics": {name: figures[name] for name in ("test", "unlike", "camera_photos") if name in figures},
+        "reference": fitted["reference"],
+        "golden": golden,
+    }
+
+
+def prove_alone(path: Path, size: int) -> None:
+    """Load the file in a fresh interpreter that sees none of our code."""
+    command = [sys.executable, "-I", "-W", "ignore", "-c", LOADS_ALONE, str(path.resolve()), str(size)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        path.unlink()
+        raise UserError(f"{path} does not load by itself and was removed: {result.stderr.strip().splitlines()[-1]}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=PARAMS)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--reports", type=Path, default=REPORTS)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    args = parser.parse_args(argv)
+    calibration = args.weights.parent / CALIBRATION.name
+    metadata = export(args.weights, calibration, args.reports / "metrics.json", load_params(args.params).export, args.output)
+    size = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {metadata['name']} {metadata['version']}, {size:.1f} MB, labels {', '.join(metadata['labels'])}")
+
+
+if __name__ == "__main__":
+    run_cli(main)
