@@ -4,12 +4,15 @@ import io
 import warnings
 
 import numpy as np
+import pillow_heif
 import torch
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 50_000_000
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "AVIF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
+Image.init()  # opening by format knows only formats that are loaded
+pillow_heif.register_heif_opener()
 Image.MAX_IMAGE_PIXELS = None  # our own limit below is checked before a pixel is decoded, with a clear answer
 
 
@@ -48,6 +51,8 @@ def open_photo(data: bytes) -> Image.Image:
 def to_rgb(photo: Image.Image) -> Image.Image:
     """Return the photo as the camera's holder saw it: turned upright, alpha on white, RGB."""
     upright = ImageOps.exif_transpose(photo)
+    if upright.mode == "I" or upright.mode.startswith("I;16"):  # 16 bits: Pillow would cut them off, not scale them
+        return Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         coloured = upright.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")

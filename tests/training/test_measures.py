@@ -1,0 +1,101 @@
+"""The figures are right on examples small enough to check by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from training import measures
+from training.calibrate import fit_distance, fit_linear, fit_temperature, rebuild_unlike, synthetic_others
+
+TRUTH = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+
+
+def test_accuracy_comes_with_wilsons_interval() -> None:
+    assert measures.accuracy(TRUTH, PROBABILITIES) == {
+        "accuracy": 0.75,
+        "interval": [pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)],
+        "photos": 4,
+    }
+
+
+def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy() -> None:
+    assert measures.calibration_error(TRUTH, PROBABILITIES) == pytest.approx((0.1 + 0.6 + 0.2 + 0.3) / 4)
+    assert measures.calibration_error(TRUTH, np.eye(2)[TRUTH]) == 0
+
+
+def test_everything_is_measured() -> None:
+    figures = measures.everything(TRUTH, PROBABILITIES, ["cat", "dog"])
+
+    assert figures["balanced_accuracy"] == 0.75
+    assert figures["f1"] == {"cat": pytest.approx(2 / 3), "dog": pytest.approx(0.8)}
+    assert figures["roc_auc"] == 1.0
+    assert figures["confusion"] == [[1, 1], [0, 2]]
+    assert figures["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean())
+
+
+def test_three_labels_are_measured_too() -> None:
+    truth, probabilities = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
+
+    assert measures.everything(truth, probabilities, ["a", "b", "c"])["roc_auc"] == 1.0
+
+
+def test_unsure_is_the_lowest_confidence_that_is_right_often_enough() -> None:
+    assert measures.choose_unsure(TRUTH, PROBABILITIES, wanted=1.0) == pytest.approx(0.61)
+    assert measures.choose_unsure(TRUTH, PROBABILITIES, wanted=0.75) == 0.5
+
+
+def test_slices_pick_photos_by_what_they_are_like() -> None:
+    statistics = {
+        "brightness": np.array([0.1, 0.5, 0.5, 0.9]),
+        "contrast": np.array([0.2, 0.3, 0.3, 0.3]),
+        "width": np.array([400, 100, 300, 300]),
+        "height": np.array([300, 100, 400, 300]),
+    }
+    result = measures.slices(TRUTH, PROBABILITIES, statistics)
+
+    assert {name: row["photos"] for name, row in result.items()} == {
+        "dark": 1, "bright": 1, "low contrast": 1, "small": 1, "wide": 1, "tall": 1,
+    }  # fmt: skip
+    assert result["small"]["accuracy"] == 0.0
+
+
+def test_temperature_recovers_the_scale_that_logits_were_given() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 2, generator=generator) * 2
+    truth = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze(1)
+
+    assert fit_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)
+
+
+def clouds() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two labels' summaries, their numbers, and summaries of other things."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[4.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0]])
+    truth = torch.arange(400) % 2
+    pets = centres[truth] + torch.randn(400, 4, generator=generator)
+    others = torch.tensor([0.0, 0.0, 8.0, 0.0]) + torch.randn(200, 4, generator=generator)
+    return pets, truth, others
+
+
+def test_both_unlike_scores_tell_other_things_from_pets() -> None:
+    pets, truth, others = clouds()
+    for score in (fit_linear(pets, others), fit_distance(pets, truth)):
+        threshold = score(pets).quantile(0.97)
+
+        assert (score(others) > threshold).float().mean() > 0.95
+
+
+def test_an_unlike_score_survives_being_saved() -> None:
+    pets, truth, others = clouds()
+    for kind, score in (("linear", fit_linear(pets, others)), ("distance", fit_distance(pets, truth))):
+        again = rebuild_unlike({"kind": kind, "numbers": dict(score.named_buffers())})
+
+        assert torch.equal(again(pets), score(pets))
+
+
+def test_pictures_of_nothing_differ_from_one_another() -> None:
+    pictures = synthetic_others(32, 8)
+
+    assert pictures.shape == (8, 3, 32, 32)
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 8
