@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
 
 from training.dataset import load_split
 from training.manifest import Manifest
@@ -18,14 +19,9 @@ from training.train import MANIFEST, WEIGHTS
 
 
 def in_bf16(network: Network) -> Callable[[torch.Tensor], torch.Tensor]:
-    def run(photos: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return network(photos).float()
-
-    example = torch.zeros(1, 3, 160, 160, dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        traced = torch.jit.freeze(torch.jit.trace(network, example, check_trace=False))
-    return lambda photos: traced(photos).float()
+        traced = torch.jit.trace(network, torch.zeros(1, 3, 160, 160, dtype=torch.uint8), check_trace=False)
+    return torch.jit.freeze(traced)
 
 
 def in_fp32(network: Network) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -34,7 +30,6 @@ def in_fp32(network: Network) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def in_int8(network: Network, examples: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """Quantise the body after seeing some training photos (static, per channel, x86 kernels)."""
-    from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
 
     def pixels(photos: torch.Tensor) -> torch.Tensor:
         return ((photos.float() - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
@@ -70,11 +65,15 @@ def main() -> None:
     with torch.inference_mode():
         forms = {"fp32": in_fp32(network), "bf16": in_bf16(network), "int8": in_int8(network, examples[:512])}
         for name, run in forms.items():
-            right = torch.cat([run(part).argmax(1) == labels for part, labels in zip(photos.split(64), truth.split(64), strict=True)])
+            right = torch.cat(
+                [run(part).argmax(1) == labels for part, labels in zip(photos.split(64), truth.split(64), strict=True)]
+            )
             torch.set_num_threads(1)
             rows.append({"form": name, "milliseconds": milliseconds(run, photos[:1]), "accuracy": float(right.float().mean())})
     for row in rows:
-        print(f"{row['form']}: {row['milliseconds']:.2f} ms a photo, one thread; accuracy {row['accuracy']:.2%} of {len(truth):,}")
+        print(
+            f"{row['form']}: {row['milliseconds']:.2f} ms a photo, one thread; accuracy {row['accuracy']:.2%} of {len(truth):,}"
+        )
     print(json.dumps(rows))
 
 

@@ -36,7 +36,10 @@ def measure(size: int, rounds: int, steps: int) -> dict[str, float]:
     generator = torch.Generator(device).manual_seed(0)
     kept = round(size * ROOM)
     photos = torch.randint(0, 256, (2048, 3, kept, kept), dtype=torch.uint8, device=device)
-    batch, targets = photos[: config.batch_size, :, :size, :size].float(), torch.eye(2, device=device)[torch.arange(config.batch_size) % 2]
+    batch, targets = (
+        photos[: config.batch_size, :, :size, :size].float(),
+        torch.eye(2, device=device)[torch.arange(config.batch_size) % 2],
+    )
 
     def forward_backward(views: torch.Tensor, truth: torch.Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16):

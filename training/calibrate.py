@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
 from training.released import DistanceUnlike, LinearUnlike
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 400))
-STRENGTH = 0.003  # of the logistic regression: few photos of other things, many channels
-SHRINKAGE = 0.1
+SHRINKAGE = 0.1  # of the discriminant's covariance: few photos of other things, many channels
 
 
 def fit_temperature(logits: torch.Tensor, truth: torch.Tensor) -> float:
@@ -22,26 +21,22 @@ def fit_temperature(logits: torch.Tensor, truth: torch.Tensor) -> float:
 
 def fit_linear(pets: torch.Tensor, others: torch.Tensor) -> LinearUnlike:
     """Learn to tell summaries [N, F] of the labels' photos from those of other things."""
-    both = torch.cat([pets, others]).double()
-    centre, scale = both.mean(0), both.std(0) + 1e-6
+    centre, scale = pets.double().mean(0), pets.double().std(0) + 1e-3
+    both = ((torch.cat([pets, others]).double() - centre) / scale).numpy()
     truth = np.r_[np.zeros(len(pets)), np.ones(len(others))]
-    model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000)
-    model.fit(((both - centre) / scale).numpy(), truth)
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.5, 0.5]).fit(both, truth)
     weight, bias = torch.tensor(model.coef_[0]), torch.tensor(model.intercept_[0])
     return LinearUnlike(centre.float(), scale.float(), weight.float(), bias.float())
 
 
 def fit_distance(summaries: torch.Tensor, truth: torch.Tensor) -> DistanceUnlike:
-    """Measure how the labels' photos scatter around their centres (Mahalanobis, shrunk towards a sphere)."""
+    """Measure how the labels' photos scatter around their centres, each channel by itself."""
     summaries = summaries.double()
     means = torch.stack([summaries[truth == label].mean(0) for label in truth.unique(sorted=True)])
     apart = summaries - means[truth]
-    covariance = apart.T @ apart / len(apart)
-    sphere = torch.eye(len(covariance), dtype=torch.double) * covariance.diagonal().mean()
-    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * sphere + 1e-9 * torch.eye(len(covariance))
-    whitening = torch.linalg.cholesky(torch.linalg.inv(covariance))
-    typical = ((apart @ whitening) ** 2).sum(1).median()
-    return DistanceUnlike(means.float(), whitening.float(), typical.float())
+    scale = apart.std(0) + 1e-3
+    typical = (apart / scale).square().sum(1).median()
+    return DistanceUnlike(means.float(), scale.float(), typical.float())
 
 
 def synthetic_others(size: int, count: int, seed: int = 0) -> torch.Tensor:

@@ -54,9 +54,9 @@ def look(network: Network, pixels: torch.Tensor, truth: torch.Tensor | None = No
     logits, summaries = [], []
     with torch.inference_mode():
         for part in pixels.split(128):
-            features = network.features(part)
-            logits.append(network.classifier(features.mean((2, 3))))
-            summaries.append(summarise(features))
+            maps = network.stages(part)
+            logits.append(network.classifier(maps[-1].mean((2, 3))))
+            summaries.append(summarise(maps))
     truth = torch.zeros(len(pixels), dtype=torch.long) if truth is None else truth
     return Seen(pixels, truth, torch.cat(logits), torch.cat(summaries))
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from training.errors import UserError
+from training.torchvision_ops import declare_missing
 
 WIDTHS = (32, 64, 128, 256)
 DEPTHS = (2, 2, 3, 1)
@@ -23,17 +24,26 @@ class Network(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, body: nn.Module, channels: int, labels: int) -> None:
+    def __init__(self, body: nn.Sequential, channels: int, labels: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255)
         self.body = body
         self.classifier = nn.Linear(channels, labels)
 
-    def features(self, photos: torch.Tensor) -> torch.Tensor:
-        """Return the feature map [N, C, h, w] of uint8 photos [N, 3, S, S]."""
+    def stages(self, photos: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map after every layer of the body, of uint8 photos [N, 3, S, S]."""
         pixels = (photos.to(self.mean.dtype) - self.mean) / self.std
-        return self.body(pixels.contiguous(memory_format=torch.channels_last))
+        x = pixels.contiguous(memory_format=torch.channels_last)
+        maps: list[torch.Tensor] = []
+        for layer in self.body:
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+    def features(self, photos: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map [N, C, h, w] of uint8 photos [N, 3, S, S]."""
+        return self.stages(photos)[-1]
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
         """Return logits [N, labels]."""
@@ -78,9 +88,9 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.S
     return nn.Sequential(layer, nn.BatchNorm2d(outputs))
 
 
-def petnet_body() -> nn.Module:
+def petnet_body() -> nn.Sequential:
     """Our own: a stem and four stages, each at half the resolution of the one before."""
-    layers: list[nn.Module] = [convolution(3, WIDTHS[0], 3, stride=2), nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = [convolution(3, WIDTHS[0], 3, stride=2), nn.ReLU()]
     inputs = WIDTHS[0]
     for width, depth in zip(WIDTHS, DEPTHS, strict=True):
         for index in range(depth):
@@ -100,9 +110,8 @@ def build_network(name: str, labels: int, pretrained: bool = False) -> Network:
 
 def backbone(name: str, labels: int, pretrained: bool) -> Network:
     """Return a torchvision classification network without its last layers."""
-    from torchvision import models  # noqa: PLC0415
-
-    import training.torchvision_ops  # noqa: F401, PLC0415  (must come first; and only this function needs torchvision)
+    declare_missing()
+    from torchvision import models  # noqa: PLC0415  (only this function needs it, and only after the declaration)
 
     known = models.list_models(module=models)
     if name not in known:
@@ -117,7 +126,7 @@ def backbone(name: str, labels: int, pretrained: bool) -> Network:
     return Network(body.train(), channels, labels)
 
 
-def resnet_body(name: str, model: nn.Module) -> nn.Module:
+def resnet_body(name: str, model: nn.Module) -> nn.Sequential:
     """Return the part of a ResNet-like model that ends in the feature map."""
     children = list(model.children())
     if len(children) < 3 or not isinstance(children[-1], nn.Linear):

@@ -8,7 +8,7 @@ from training.network import Network
 
 
 class LinearUnlike(nn.Module):
-    """How probably a photo shows none of the labels: fitted on photos of other things (logistic regression)."""
+    """How probably a photo shows none of the labels: fitted on photos of other things (linear discriminant)."""
 
     centre: torch.Tensor
     scale: torch.Tensor
@@ -28,23 +28,31 @@ class DistanceUnlike(nn.Module):
     """How far a photo lies from every label's training photos: for when there are no photos of other things."""
 
     means: torch.Tensor
-    whitening: torch.Tensor
+    scale: torch.Tensor
     typical: torch.Tensor
 
-    def __init__(self, means: torch.Tensor, whitening: torch.Tensor, typical: torch.Tensor) -> None:
+    def __init__(self, means: torch.Tensor, scale: torch.Tensor, typical: torch.Tensor) -> None:
         super().__init__()
-        for name, value in {"means": means, "whitening": whitening, "typical": typical}.items():
+        for name, value in {"means": means, "scale": scale, "typical": typical}.items():
             self.register_buffer(name, value)
 
     def forward(self, summary: torch.Tensor) -> torch.Tensor:
-        apart = (summary[:, None] - self.means[None]) @ self.whitening
+        apart = (summary[:, None] - self.means[None]) / self.scale
         nearest = apart.square().sum(2).amin(1)
         return nearest / (nearest + self.typical)  # 0 at a label's centre, 1/2 where a training photo typically lies
 
 
-def summarise(features: torch.Tensor) -> torch.Tensor:
-    """Return what the unlike score looks at: each channel's mean and its strongest place [N, 2C]."""
-    return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
+def summarise(maps: list[torch.Tensor]) -> torch.Tensor:
+    """Return what the unlike score looks at: mean and deviation of every channel of every layer, and the last one's peaks.
+
+    The early layers matter: they see textures that the last one, made to tell the labels apart, no longer tells.
+    """
+    parts: list[torch.Tensor] = [maps[-1].amax((2, 3))]
+    for features in maps:
+        variance, mean = torch.var_mean(features, [2, 3], unbiased=False)
+        parts.append(mean)
+        parts.append(variance.sqrt())
+    return torch.cat(parts, 1)
 
 
 class Released(nn.Module):
@@ -59,10 +67,10 @@ class Released(nn.Module):
         self.register_buffer("temperature", torch.tensor(temperature))
 
     def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.network.features(photos)
-        logits = self.network.classifier(features.mean((2, 3)))
+        maps = self.network.stages(photos)
+        logits = self.network.classifier(maps[-1].mean((2, 3)))
         probabilities = torch.softmax(logits / self.temperature, 1)
-        return probabilities, self.unlike(summarise(features))
+        return probabilities, self.unlike(summarise(maps))
 
     @torch.jit.export
     def explain(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

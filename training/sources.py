@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from training.errors import UserError
+from training.torchvision_ops import declare_missing
 
 DOWNLOADS = Path("data/downloads")
 OXFORD = "oxford-iiit-pet"
@@ -22,9 +23,8 @@ def photos_at(place: str, downloads: Path = DOWNLOADS) -> Path:
 
 def oxford(folder: Path) -> Path:
     """Return Oxford-IIIT Pet as <label>/* folders of links, through torchvision's own dataset class."""
-    from torchvision.datasets import OxfordIIITPet  # noqa: PLC0415
-
-    import training.torchvision_ops  # noqa: F401, PLC0415  (must come before torchvision)
+    declare_missing()
+    from torchvision.datasets import OxfordIIITPet  # noqa: PLC0415  (only after the declaration)
 
     sorted_photos = folder / "by-label"
     if sorted_photos.is_dir():

@@ -1,10 +1,11 @@
-"""Import this before torchvision: it lets torchvision from PyPI load beside a CPU build of torch.
+"""Call `declare_missing()` before importing torchvision: torchvision from PyPI then loads beside a CPU build of torch.
 
 torchvision registers Python versions of its operators at import, and fails when its compiled library, built for
 another torch, could not declare them ("operator torchvision::nms does not exist"). Declaring the two that are asked
 for is enough: networks and transforms are plain torch. Where the library loads, this does nothing.
 """
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -16,22 +17,24 @@ SCHEMAS = {
 }
 
 
-def declare_missing() -> torch.library.Library | None:
-    """Declare what the compiled library did not; the result must stay alive."""
-    spec = importlib.util.find_spec("torchvision")
-    if spec and spec.origin:
-        for library in Path(spec.origin).parent.glob("_C*.so"):
-            try:
-                torch.ops.load_library(library)
-            except OSError:
-                break
+DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its object
+
+
+def declare_missing() -> list[str]:
+    """Declare what the compiled library did not; return which operators those were."""
+    load_compiled()
     missing = [name for name in SCHEMAS if not hasattr(torch.ops.torchvision, name)]
-    if not missing:
-        return None
-    declared = torch.library.Library("torchvision", "FRAGMENT")
-    for name in missing:
-        declared.define(SCHEMAS[name])
-    return declared
+    if missing:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in missing:
+            library.define(SCHEMAS[name])
+        DECLARED.append(library)
+    return missing
 
 
-LIBRARY = declare_missing()
+def load_compiled() -> None:
+    """Load torchvision's compiled library if this torch can."""
+    spec = importlib.util.find_spec("torchvision")
+    for library in Path(spec.origin).parent.glob("_C*.so") if spec and spec.origin else ():
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(library)

@@ -76,7 +76,9 @@ def test_tiny_and_long_photos_fill_the_square() -> None:
         assert decode_photo(encoded(Image.new("RGB", size, "red"), "PNG"), 64).shape == (3, 64, 64)
 
 
-@pytest.mark.parametrize("data", [b"", b"no photo", b"GIF89a", b"\xff\xd8\xff\xe0", encoded(PHOTO)[:700], encoded(PHOTO, "PNG")[:-40]])
+@pytest.mark.parametrize(
+    "data", [b"", b"no photo", b"GIF89a", b"\xff\xd8\xff\xe0", encoded(PHOTO)[:700], encoded(PHOTO, "PNG")[:-40]]
+)
 def test_what_is_no_whole_photo_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidPhoto) as refused:
         decode_photo(data, 64)

@@ -17,7 +17,12 @@ pytestmark = pytest.mark.slow
 def dvc(*arguments: str, cwd: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=cwd, env=child_environment(PATH=path), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=cwd,
+        env=child_environment(PATH=path),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

@@ -152,7 +152,9 @@ def test_a_broken_zip_and_a_missing_folder_are_told(tmp_path: Path) -> None:
         build_manifest(tmp_path / "nowhere")
 
 
-def test_a_failing_run_leaves_the_old_manifest_untouched(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_run_leaves_the_old_manifest_untouched(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     output = tmp_path / "data" / "manifest.csv"
     main([str(photo_folder), "--output", str(output)])

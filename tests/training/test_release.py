@@ -106,7 +106,7 @@ def test_evaluation_sees_what_the_handler_sees(trained: Path, monkeypatch: pytes
     pixels = read_all([row.path for row in rows], saved["image_size"])
 
     assert torch.equal(pixels, by_hand)
-    assert torch.equal(look(network, pixels).summaries, summarise(network.features(by_hand)).detach())
+    assert torch.equal(look(network, pixels).summaries, summarise(network.stages(by_hand)).detach())
 
 
 def test_other_things_teach_and_measure_the_unlike_score(trained: Path, tmp_path: Path) -> None:
@@ -114,7 +114,12 @@ def test_other_things_teach_and_measure_the_unlike_score(trained: Path, tmp_path
     shutil.copytree(trained, folder)
     draw_folder(folder / "others", ("cross",), 40)
     draw_folder(folder / "camera", ("cat", "dog"), 6)
-    text = (folder / "params.yaml").read_text().replace("outliers: null", "outliers: others").replace("photos: null", "photos: camera")
+    text = (
+        (folder / "params.yaml")
+        .read_text()
+        .replace("outliers: null", "outliers: others")
+        .replace("photos: null", "photos: camera")
+    )
     (folder / "params.yaml").write_text(text)
 
     for name in ("evaluate", "export"):

@@ -6,6 +6,7 @@ import pytest
 
 from training.errors import UserError
 from training.sources import photos_at
+from training.torchvision_ops import declare_missing
 
 
 def test_a_path_is_a_path(tmp_path: Path) -> None:
@@ -46,10 +47,10 @@ def test_a_downloaded_dataset_is_kept_and_not_fetched_again(tmp_path: Path, monk
 
 
 def test_a_failing_oxford_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import training.torchvision_ops  # noqa: F401  (must come before torchvision)
+    declare_missing()
     from torchvision.datasets import OxfordIIITPet
 
-    def refuse(self: object) -> None:
+    def refuse(_: object) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(OxfordIIITPet, "_download", refuse)

@@ -16,6 +16,7 @@ import yaml
 from tests.conftest import draw_folder
 from tests.training.conftest import child_environment, run_module, write_params
 from training.errors import UserError
+from training.files import replace_atomically
 from training.network import load_weights
 
 
@@ -187,18 +188,18 @@ def test_mistakes_get_one_sentence_and_exit_code_2(trained: Path, tmp_path: Path
 
 def test_a_label_missing_in_a_split_is_told(trained: Path, tmp_path: Path) -> None:
     lines = (trained / "data" / "manifest.csv").read_text().splitlines()
-    kept = [line for line in lines if not (",cat,val," in line)]
+    kept = [line for line in lines if ",cat,val," not in line]
     (tmp_path / "manifest.csv").write_text("\n".join(kept) + "\n")
 
-    result = run_module("training.train", "--manifest", tmp_path / "manifest.csv", "--output", tmp_path / "weights.pt", cwd=trained)
+    result = run_module(
+        "training.train", "--manifest", tmp_path / "manifest.csv", "--output", tmp_path / "weights.pt", cwd=trained
+    )
 
     assert (result.returncode, (tmp_path / "weights.pt").exists()) == (2, False)
     assert "split 'val' has no photo of cat" in result.stderr
 
 
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
-    from training.files import replace_atomically
-
     target = tmp_path / "weights.pt"
     target.write_text("the old one")
 
