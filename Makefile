@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PHOTOS ?=
 FRESH ?=
+OUTLIERS ?=
+CAMERA ?=
 TORCH_INDEX ?=
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
@@ -20,13 +22,13 @@ $(VENV)/.ready: requirements.txt handler/requirements.txt scripts/setup
 	@scripts/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
-	@$(BIN)/python -m training.manifest $(PHOTOS)
+	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
 
 train: setup ## Train, or continue a training (FRESH=1 starts anew)
 	@$(BIN)/python -m training.train $(if $(FRESH),--fresh)
 
-evaluate: setup ## Measure the trained network: reports/
-	@$(BIN)/python -m training.evaluate
+evaluate: setup ## Measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
+	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")
 
 export: setup ## Write build/petclf.pt, checked
 	@$(BIN)/python -m training.export

@@ -45,7 +45,9 @@ def digest(rows: list[Row], size: int) -> str:
 def decode_all(rows: list[Row], size: int, path: Path) -> None:
     """Decode the photos in as many processes as there are cores, straight into the file."""
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), 3, size, size))
-    for index, photo in enumerate(tqdm(decoded(rows, size), total=len(rows), desc=f"reading at {size} px", unit="photo")):
+    for index, photo in enumerate(
+        tqdm(decoded(rows, size), total=len(rows), desc=f"reading at {size} px", unit="photo", disable=None)
+    ):
         pixels[index] = photo
     pixels.flush()
 

@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def read_all(paths: list[str], size: int, change: str | None = None) -> torch.Te
     """Read photos as the server does, after a corruption if one is named."""
     read = partial(read_one, size=size, change=change)
     results = pool().map(read, paths, chunksize=16)
-    photos = list(tqdm(results, total=len(paths), desc=change or "reading", unit="photo"))
+    photos = list(tqdm(results, total=len(paths), desc=change or "reading", unit="photo", disable=None))
     return torch.stack([torch.from_numpy(photo) for photo in photos])
 
 
@@ -234,10 +234,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--reports", type=Path, default=REPORTS)
     parser.add_argument("--photos", help="another labelled folder or zip to measure, instead of evaluate.photos")
+    parser.add_argument("--outliers", help="photos of other things, instead of evaluate.outliers")
     args = parser.parse_args(argv)
     config = load_params(args.params).evaluate
-    if args.photos:
-        config = EvaluateConfig(**{**vars(config), "photos": args.photos})
+    config = replace(config, photos=args.photos or config.photos, outliers=args.outliers or config.outliers)
     figures = evaluate(Manifest.read(args.manifest), args.weights, config, args.reports, args.weights.parent / CALIBRATION.name)
     write_atomically(args.reports / "metrics.json", json.dumps(figures, indent=2) + "\n")
     low, high = figures["test"]["interval"]

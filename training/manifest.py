@@ -162,7 +162,9 @@ def inspect(found: list[Found]) -> tuple[list[Row], np.ndarray]:
     rows = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(inspect_file, found, chunksize=64)
-        for index, (row, small) in enumerate(tqdm(results, total=len(found), desc="looking at photos", unit="photo")):
+        for index, (row, small) in enumerate(
+            tqdm(results, total=len(found), desc="looking at photos", unit="photo", disable=None)
+        ):
             rows.append(row)
             thumbnails[index] = small
     return rows, thumbnails

@@ -189,7 +189,9 @@ class Trainer:
         total = torch.zeros(3, device=device)
         started = time.monotonic()
         self.network.train()
-        bar = tqdm(batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=not self.workers.first)
+        bar = tqdm(
+            batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=None if self.workers.first else True
+        )
         for batch in bar:
             progress = schedule.progress(self.step)
             if progress >= 1:
