@@ -45,6 +45,8 @@ class TrainConfig:
     rotation: float
     colour: float
     corruption: float
+    outliers: str | None
+    outlier_share: float
     precision: str
     seed: int
     tracking: bool
@@ -61,6 +63,7 @@ class TrainConfig:
         require(len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1] <= 1, "train.zoom must be [low, high] within 0-1")
         require(self.aspect >= 1, "train.aspect must be at least 1")
         require(self.precision in ("auto", "bf16", "fp32"), "train.precision must be auto, bf16 or fp32")
+        require(0 < self.outlier_share <= 0.5, "train.outlier_share must be more than 0, up to 0.5")
         require(0 <= self.mixup <= 1, "train.mixup must be from 0 to 1")
         require(0 <= self.corruption <= 1, "train.corruption must be from 0 to 1")
         for name in ("warmup", "label_smoothing", "ema_decay", "colour"):

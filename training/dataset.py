@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from handler.photo_input import decode_photo
 from training.errors import UserError
 from training.files import replace_atomically
 from training.manifest import Manifest, Row
-from training.photos import read_bytes
+from training.photos import list_files, read_bytes
 
 CACHE = Path("build/cache")
 
@@ -34,6 +35,19 @@ def load_split(manifest: Manifest, split: str, size: int, cache: Path = CACHE) -
     # copy-on-write: torch wants to be able to write, and nobody does, so that pages stay shared
     photos = torch.from_numpy(np.load(path, mmap_mode="c"))
     return photos, torch.tensor([manifest.labels.index(row.label) for row in rows])
+
+
+def load_others(source: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return photos of other things: one half to learn from, the other to measure with, by their content."""
+    halves: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    for name in list_files(source):
+        data = read_bytes(f"{source.as_posix()}/{name}")
+        with suppress(photo_input.InvalidPhoto):
+            photo = decode_photo(data, size)
+            halves[int(hashlib.sha256(data).hexdigest()[:8], 16) % 2].append(photo)
+    if not halves[0] or not halves[1]:
+        raise UserError(f"too few readable photos of other things in {source}")
+    return torch.stack(halves[0]), torch.stack(halves[1])
 
 
 def digest(rows: list[Row], size: int) -> str:

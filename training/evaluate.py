@@ -15,18 +15,18 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from handler.photo_input import InvalidPhoto, decode_photo
+from handler.photo_input import decode_photo
 from handler.statistics import photo_statistics
 from training import baselines, measures
 from training.calibrate import fit_distance, fit_linear, fit_temperature, synthetic_others
 from training.config import PARAMS, EvaluateConfig, load_params
 from training.corruptions import CORRUPTIONS, corrupted
-from training.dataset import load_split, pool
+from training.dataset import load_others, load_split, pool
 from training.errors import UserError, run_cli
 from training.files import replace_atomically, write_atomically
 from training.manifest import Manifest, Row, find_photos
 from training.network import Network, count_parameters, load_weights
-from training.photos import list_files, read_bytes
+from training.photos import read_bytes
 from training.released import summarise
 from training.report import write_report
 from training.train import MANIFEST, WEIGHTS
@@ -74,21 +74,6 @@ def read_one(path: str, size: int, change: str | None) -> measures.Array:
     return decode_photo(corrupted(data, change) if change else data, size).numpy()
 
 
-def other_things(source: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return photos of other things: one half to fit with, the other to measure with, by their content."""
-    halves: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    for name in list_files(source):
-        data = read_bytes(f"{source.as_posix()}/{name}")
-        try:
-            photo = decode_photo(data, size)
-        except InvalidPhoto:
-            continue
-        halves[int(hashlib.sha256(data).hexdigest()[:8], 16) % 2].append(photo)
-    if not halves[0] or not halves[1]:
-        raise UserError(f"evaluate.outliers: too few readable photos in {source}")
-    return torch.stack(halves[0]), torch.stack(halves[1])
-
-
 def views(photos: torch.Tensor) -> torch.Tensor:
     """Return the photos, mirrored ones, and their middles: more to fit with."""
     size = photos.shape[-1]
@@ -122,7 +107,7 @@ def evaluate(manifest: Manifest, weights: Path, config: EvaluateConfig, reports:
     truth = {name: seen.truth.numpy() for name, seen in sets.items()}
     probabilities = {name: seen.probabilities(temperature) for name, seen in sets.items()}
 
-    others = other_things(Path(config.outliers), size) if config.outliers else None
+    others = load_others(Path(config.outliers), size) if config.outliers else None
     unlike = fit_unlike(network, sets, others[0] if others else None)
     with torch.inference_mode():
         threshold = float(unlike(sets["val"].summaries[1::2]).quantile(1 - config.refuse))

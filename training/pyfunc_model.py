@@ -1,4 +1,4 @@
-"""petclf.pt as MLflow runs it: base64 photos in a column in, one row of answers each out."""
+"""petclf.pt as MLflow runs it: a column of photos in (bytes, or base64 of them), one row of answers each out."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ class PetclfModel(PythonModel):
         self.metadata = json.loads(extra["metadata.json"])
 
     def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> pd.DataFrame:
-        photos = [decode_photo(base64.b64decode(text), self.metadata["image_size"]) for text in model_input["photo"]]
+        photos = [decode_photo(photo_bytes(photo), self.metadata["image_size"]) for photo in model_input["photo"]]
         with torch.inference_mode():
             probabilities, unlike = self.model(torch.stack(photos))
         confidence, answers = probabilities.max(1)
@@ -35,6 +35,11 @@ class PetclfModel(PythonModel):
         for index, label in enumerate(labels):
             columns[f"probability_{label}"] = probabilities[:, index].double().tolist()
         return pd.DataFrame(columns)
+
+
+def photo_bytes(photo: str | bytes) -> bytes:
+    """Return a photo's bytes; JSON and CSV can only hold them as base64."""
+    return photo if isinstance(photo, bytes) else base64.b64decode(photo)
 
 
 set_model(PetclfModel())

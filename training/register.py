@@ -11,7 +11,7 @@ from training.export import OUTPUT
 from training.manifest import Manifest
 from training.network import load_weights
 from training.photos import read_bytes
-from training.tracking import Run
+from training.tracking import Run, json_metadata
 from training.train import MANIFEST, WEIGHTS
 
 
@@ -23,8 +23,10 @@ def register(weights: Path, reports: Path, model: Path, manifest: Manifest) -> t
     for path, command in ((reports / "metrics.json", "make evaluate"), (model, "make export")):
         if not path.exists():
             raise UserError(f"no file at {path}; run `{command}`")
+    if json_metadata(model)["provenance"]["mlflow_run"] != saved["mlflow_run"]:
+        raise UserError(f"{model} was not exported from {weights}; run `make evaluate export`")
     figures = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
-    run = Run(saved["mlflow_run"])
+    run = Run(saved["mlflow_run"], strict=True)
     run.log_metrics(headlines(figures))
     run.log_artifacts(reports, "evaluation")
     example = read_bytes(manifest.split("test")[0].path)

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from training.augment import augment, mix
 from training.config import PARAMS, TrainConfig, load_params
-from training.dataset import CACHE, load_split
+from training.dataset import CACHE, load_others, load_split
 from training.errors import UserError, run_cli
 from training.files import replace_atomically
 from training.manifest import Manifest
@@ -147,7 +147,7 @@ class Trainer:
         if self.workers.first:  # decodes once; the others then find the file
             self.prepare()
         self.workers.wait()
-        pixels_of_size: tuple[int, torch.Tensor, torch.Tensor] | None = None
+        pixels_of_size: tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         validation = load_split(self.manifest, "val", self.config.image_size, self.cache)
         count = len(self.manifest.split("train"))
         steps = max(1, count // self.config.batch_size)
@@ -157,10 +157,16 @@ class Trainer:
         while not self.finished:
             size = schedule.size(schedule.progress(self.step))
             if pixels_of_size is None or pixels_of_size[0] != size:
-                pixels_of_size = (size, *self.photos(size))
+                pixels_of_size = (size, *self.photos(size), self.others(size))
             self.train_epoch(wrapped, schedule, size, *pixels_of_size[1:])
             self.finish_epoch(schedule, size, validation)
         self.save_weights()
+
+    def others(self, size: int) -> torch.Tensor | None:
+        """Return the half of the other things' photos that may be learned from."""
+        if self.config.outliers is None:
+            return None
+        return load_others(Path(self.config.outliers), round(size * ROOM))[0].to(self.workers.device)
 
     def start_tracking(self) -> None:
         """Open this training's run, the old one if it continues; epochs that it lacks are told it now."""
@@ -179,7 +185,15 @@ class Trainer:
             load_split(self.manifest, "train", round(size * ROOM), self.cache)
         load_split(self.manifest, "val", self.config.image_size, self.cache)
 
-    def train_epoch(self, wrapped: nn.Module, schedule: Schedule, size: int, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    def train_epoch(
+        self,
+        wrapped: nn.Module,
+        schedule: Schedule,
+        size: int,
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        others: torch.Tensor | None,
+    ) -> None:
         """Go through the photos once, or until the time is up; leaves its figures in `self.last`."""
         config, device = self.config, self.workers.device
         shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + self.epoch)
@@ -197,9 +211,11 @@ class Trainer:
             if progress >= 1:
                 break
             mine = batch[self.workers.index :: self.workers.count]
-            photos = augment(pixels[mine.to(pixels.device)].to(device), size, config, views)
-            truth = labels[mine.to(device)]
+            photos, truth = pixels[mine.to(pixels.device)].to(device), labels[mine.to(device)]
             targets = functional.one_hot(truth, len(self.manifest.labels)).float()
+            if others is not None:
+                photos, targets = self.add_others(photos, targets, others, shuffle)
+            photos = augment(photos, size, config, views)
             mixed = torch.rand(1, generator=shuffle).item() < config.mixup
             if mixed:
                 photos, targets = mix(photos, targets, views)
@@ -210,7 +226,7 @@ class Trainer:
             self.optimizers.step(schedule.learning_rate(progress))
             self.step += 1
             self.follow()
-            hits = (logits.argmax(1) == targets.argmax(1)).float().mean()
+            hits = (logits[: len(truth)].argmax(1) == targets[: len(truth)].argmax(1)).float().mean()
             total += torch.stack([loss.detach(), hits, torch.ones_like(loss)])
             bar.set_postfix_str(progress_line(total, schedule, progress, started, config.batch_size), refresh=False)
         bar.close()
@@ -222,6 +238,15 @@ class Trainer:
             "images_per_second": steps * config.batch_size / seconds,
             "learning_rate": config.learning_rate * schedule.learning_rate(schedule.progress(self.step)),
         }
+
+    def add_others(
+        self, photos: torch.Tensor, targets: torch.Tensor, others: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add some photos of other things, for which every label is equally wrong."""
+        count = max(1, round(len(photos) * self.config.outlier_share))
+        chosen = torch.randint(len(others), (count,), generator=generator).to(others.device)
+        undecided = torch.full((count, targets.shape[1]), 1 / targets.shape[1], device=targets.device)
+        return torch.cat([photos, others[chosen]]), torch.cat([targets, undecided])
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -391,9 +416,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--params", type=Path, default=PARAMS)
     parser.add_argument("--manifest", type=Path, default=MANIFEST)
     parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--outliers", help="photos of other things to learn from, instead of train.outliers")
     parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")
     args = parser.parse_args(argv)
-    train(load_params(args.params).train, Manifest.read(args.manifest), args.output, args.fresh)
+    config = load_params(args.params).train
+    config = replace(config, outliers=args.outliers or config.outliers)
+    train(config, Manifest.read(args.manifest), args.output, args.fresh)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def test_adding_photos_never_moves_an_old_one_to_another_split(photo_folder: Pat
 
 def test_near_duplicates_never_straddle_two_splits(photo_folder: Path) -> None:
     for file in sorted(photo_folder.rglob("*.jpg"))[:60]:  # saved again, smaller and worse: another content hash
-        photo = Image.open(file)
-        photo.resize((72, 60)).save(file.with_name(f"{file.stem}.copy.jpg"), quality=70)
+        with Image.open(file) as photo:
+            photo.resize((72, 60)).save(file.with_name(f"{file.stem}.copy.jpg"), quality=70)
 
     rows = by_name(build_manifest(photo_folder))
 
@@ -174,7 +174,6 @@ def test_the_contact_sheet_shows_what_was_left_out(photo_folder: Path, tmp_path:
     Image.new("RGB", (80, 80), "white").save(photo_folder / "dog" / "blank.png")
     main([str(photo_folder), "--output", str(tmp_path / "data" / "manifest.csv")])
 
-    sheet = Image.open(tmp_path / "data" / "report" / "contact_sheet.png")
-
-    assert sheet.size == (960, 148)
+    with Image.open(tmp_path / "data" / "report" / "contact_sheet.png") as sheet:
+        assert sheet.size == (960, 148)
     assert "not a photo: `" in (tmp_path / "data" / "report" / "report.md").read_text()

@@ -1,5 +1,6 @@
 """What leaves the training: figures, pictures, and a petclf.pt that keeps its contract."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -139,7 +140,7 @@ def test_a_corrupted_photo_is_still_a_photo_and_another_one(name: str) -> None:
 
     changed = corrupted(data, name)
 
-    assert Image.open(__import__("io").BytesIO(changed)).format == "JPEG"
+    assert Image.open(io.BytesIO(changed)).format == "JPEG"
     assert not torch.equal(decode_photo(changed, 64), decode_photo(data, 64))
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from tests.conftest import draw_folder
 from tests.training.conftest import child_environment, run_module, write_params
+from training.dataset import load_others
 from training.errors import UserError
 from training.files import replace_atomically
 from training.network import load_weights
@@ -56,6 +57,27 @@ def test_it_learns_three_labels_of_any_script(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert final_accuracy(result.stdout) >= 95
     assert load_weights(tmp_path / "build" / "weights.pt")[1]["labels"] == ["cat", "dog", "兎 と亀"]
+
+
+def test_photos_of_other_things_teach_it_to_be_unsure(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "unsure"
+    folder.mkdir()
+    for name in ("photos", "data"):
+        shutil.copytree(trained / name, folder / name)
+    draw_folder(folder / "others", ("cross",), 60)
+    write_params(folder, outliers="others", outlier_share=0.3)
+
+    result = run_module("training.train", cwd=folder)
+
+    assert result.returncode == 0, result.stderr
+    assert final_accuracy(result.stdout) >= 90
+    _, unseen = load_others(folder / "others", 64)
+    confidence = {}
+    for name in (trained, folder):
+        network, _ = load_weights(name / "build" / "weights.pt")
+        with torch.inference_mode():
+            confidence[name] = torch.softmax(network(unseen), 1).amax(1).mean().item()
+    assert confidence[folder] < confidence[trained]
 
 
 def test_killed_at_any_moment_it_continues_to_the_same_figures(tmp_path: Path) -> None:
