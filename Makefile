@@ -11,21 +11,22 @@ TORCH_INDEX ?=
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export register release mlflow test check format lock clean
+.PHONY: help setup data train evaluate export register release mlflow test check lint format lock clean
+.NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes torch from there
 
-$(VENV)/.ready: requirements.txt handler/requirements.txt scripts/setup
+$(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt scripts/setup
 	@scripts/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
 
 train: setup ## Train, or continue a training (FRESH=1 starts anew)
-	@$(BIN)/python -m training.train $(if $(FRESH),--fresh)
+	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
 
 evaluate: setup ## Measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
 	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")
@@ -47,17 +48,19 @@ mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
 test: setup ## Run every test that this machine can; what is skipped says why
 	@$(BIN)/python -m pytest
 
-check: setup ## Lint, formatting and types
+check: lint ## Lint, formatting and types
+	@$(BIN)/mypy
+
+lint: setup ## Lint and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 
 format: setup ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lock: setup ## Write requirements.lock from what is installed
-	@scripts/lock "$(BIN)/python"
+lock: ## Write requirements.lock from a fresh environment of today's pins
+	@scripts/lock "$(PYTHON)" "$(TORCH_INDEX)"
 
 clean: ## Remove what was built; data/ and pretrained/ stay
 	@rm -rf build reports .pytest_cache .ruff_cache .mypy_cache
