@@ -8,10 +8,13 @@ FRESH ?=
 OUTLIERS ?=
 CAMERA ?=
 TORCH_INDEX ?=
+MODEL ?=
+SERVE ?=
+URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export register release mlflow test check lint format lock clean
+.PHONY: help setup demo archive serve smoke data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -21,6 +24,24 @@ setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes tor
 
 $(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt scripts/setup
 	@scripts/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
+
+demo: archive ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
+	@$(BIN)/python -m scripts.demo $(SERVE)
+
+archive: model_store/petclf.mar ## Build model_store/petclf.mar; MODEL=build/petclf.pt or models:/petclf@champion
+
+# a model that is named is always packed; the released one only when something in the archive is newer
+model_store/petclf.mar: $(if $(MODEL),FORCE) $(wildcard handler/*) web/page.html pretrained/petclf.pt scripts/build_archive.py | setup
+	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)")
+
+.PHONY: FORCE
+FORCE:
+
+serve: archive ## Serve model_store/ in the foreground; SERVE="--port 9080 ..." passes options on
+	@exec $(BIN)/python -m scripts.serve $(SERVE)
+
+smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
+	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
@@ -48,6 +69,9 @@ mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
 test: setup ## Run every test that this machine can; what is skipped says why
 	@$(BIN)/python -m pytest
 
+fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
+	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))
+
 check: lint ## Lint, formatting and types
 	@$(BIN)/mypy
 
@@ -63,4 +87,4 @@ lock: ## Write requirements.lock from a fresh environment of today's pins
 	@scripts/lock "$(PYTHON)" "$(TORCH_INDEX)"
 
 clean: ## Remove what was built; data/ and pretrained/ stay
-	@rm -rf build reports .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf build reports model_store/*.mar model_store/*.sha256 .pytest_cache .ruff_cache .mypy_cache

@@ -2,13 +2,15 @@
 
 import io
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import pillow_heif
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 MAX_PIXELS = 50_000_000
+MAX_PROFILE = 65_536  # bytes of a colour profile; a camera's has a few thousand
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
 Image.init()  # opening by format knows only formats that are loaded
@@ -26,13 +28,32 @@ class InvalidPhoto(ValueError):  # noqa: N818  (it says what is wrong better tha
 
 def decode_photo(data: bytes, size: int) -> torch.Tensor:
     """Return the photo upright, in RGB, squashed to a square: uint8 [3, size, size]."""
-    photo = open_photo(data)
+    return to_square(open_photo(data), size)
+
+
+def to_square(photo: Image.Image, size: int) -> torch.Tensor:
+    """Return an opened photo as the network takes it."""
+    profile = photo.info.get("icc_profile") if photo.mode in ("RGB", "RGBA") else None
     try:
         photo.draft("RGB", (size, size))  # JPEG only: skips detail that the resize would drop
         square = to_rgb(photo).resize((size, size), Image.Resampling.BILINEAR)
     except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
         raise InvalidPhoto("not_an_image", "the photo is damaged or cut short") from error
+    if profile and len(profile) <= MAX_PROFILE and (transform := to_srgb(profile)):
+        square = transform.apply(square)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def decode_preview(data: bytes, longest: int) -> Image.Image:
+    """Return the photo upright, in RGB, its sides in proportion: for people to look at."""
+    photo = open_photo(data)
+    try:
+        photo.draft("RGB", (longest, longest))
+        upright = to_rgb(photo)
+        upright.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
+        raise InvalidPhoto("not_an_image", "the photo is damaged or cut short") from error
+    return upright
 
 
 def open_photo(data: bytes) -> Image.Image:
@@ -58,3 +79,15 @@ def to_rgb(photo: Image.Image) -> Image.Image:
         white = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(white, coloured).convert("RGB")
     return upright.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def to_srgb(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    """Return how colours of this profile become sRGB's, which the network learned; nothing for sRGB itself."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None  # a damaged profile costs its colours' last per cent, not the answer

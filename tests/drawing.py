@@ -3,7 +3,10 @@
 import io
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageDraw
+
+pillow_heif.register_heif_opener()
 
 BACKGROUNDS = ((90, 120, 150), (140, 140, 120), (110, 90, 80), (160, 170, 180))
 

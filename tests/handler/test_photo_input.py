@@ -1,11 +1,12 @@
 """One photo in, its upright RGB pixels out, or one clear refusal."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from handler.golden import COUNT, golden_photos
 from handler.photo_input import MAX_PIXELS, InvalidPhoto, decode_photo
@@ -130,3 +131,54 @@ def test_statistics_tell_what_a_photo_is_like() -> None:
     assert numbers["sharpness"] == pytest.approx([0, 0, 1, 0])
     assert numbers["colourfulness"] == pytest.approx([0, 0, 0, 1])
     assert numbers["contrast"] == pytest.approx([0, 0, 0.5164, 0], abs=1e-4)
+
+
+def test_colours_of_a_wide_profile_are_those_of_their_srgb_twin() -> None:
+    """A camera that writes wide colours stores the same red as smaller numbers."""
+    along = np.tile(np.arange(96, dtype=np.uint8) * 2 + 40, (96, 1))
+    twin = Image.fromarray(np.stack([along, along.T, 255 - along], 2))
+    transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), wide_profile(), "RGB", "RGB")
+    wide = ImageCms.applyTransform(twin, transform)
+    assert wide is not None
+    wide.info.clear()  # or it would be saved with its profile anyway
+    profile = wide_profile().tobytes()
+
+    with_profile, without = encoded(wide, "PNG", icc_profile=profile), encoded(wide, "PNG")
+
+    expected = decode_photo(encoded(twin, "PNG"), 64)
+    assert difference(decode_photo(with_profile, 64), expected) < 1.5
+    assert difference(decode_photo(without, 64), expected) > 3
+
+
+@pytest.mark.parametrize("profile", [b"no profile", b"x" * 100_000])
+def test_a_damaged_profile_costs_its_colours_not_the_answer(profile: bytes) -> None:
+    damaged = encoded(PHOTO, "PNG", icc_profile=profile)
+    assert torch.equal(decode_photo(damaged, 64), decode_photo(encoded(PHOTO, "PNG"), 64))
+
+
+def wide_profile() -> ImageCms.ImageCmsProfile:
+    """A profile with the primaries of Adobe RGB (1998) and a gamma of 2.2, written by hand."""
+
+    def s15(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(map(s15, values))
+
+    text = b"wide"
+    description = b"desc\0\0\0\0" + struct.pack(">I", len(text) + 1) + text + b"\0" + bytes(78)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + bytes(2)
+    tags = {
+        b"desc": description, b"cprt": b"text\0\0\0\0none\0\0\0\0", b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        b"rXYZ": xyz(0.60974, 0.31111, 0.01947), b"gXYZ": xyz(0.20528, 0.62567, 0.06087), b"bXYZ": xyz(0.14919, 0.06322, 0.74457),
+        b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
+    }  # fmt: skip
+    table, data = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += name + struct.pack(">II", start + len(data), len(content))
+        data += content
+    header = struct.pack(">I4sI4s4s4s", start + len(data), b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + s15(0.9642) + s15(1.0) + s15(0.8249) + bytes(48)
+    return ImageCms.ImageCmsProfile(io.BytesIO(header + table + data))

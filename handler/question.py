@@ -1,0 +1,180 @@
+"""One request of a batch -> what it asks: TorchServe's row of fields and headers in, photos' bytes out."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from handler.refusal import Refusal
+
+MAX_INSTANCES = 32
+FORMS = ("image", "pixels", "url")
+HOW = 'send a photo as the body, as a multipart file, or as JSON {"image": "<base64>"}, {"pixels": ...}, {"url": ...} or {"instances": [...]}'
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Kind(Enum):
+    """What a request wants to know."""
+
+    PREDICT = "predict"
+    EXPLAIN = "explain"
+    HOW_TO_ASK = "how_to_ask"
+    CARD = "card"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A photo that lies somewhere else."""
+
+    url: str
+
+
+Photo = bytes | Image.Image | Address | Refusal  # a refused one keeps its place among its neighbours
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one request asks; `many` tells `{"instances": [one]}` from one photo."""
+
+    kind: Kind
+    photos: list[Photo] = field(default_factory=list)
+    many: bool = False
+    accept: str = ""
+
+    @property
+    def wants_picture(self) -> bool:
+        return self.kind is Kind.EXPLAIN and "image/png" in self.accept and not self.many
+
+    @property
+    def wants_page(self) -> bool:
+        return self.kind is Kind.HOW_TO_ASK and "text/html" in self.accept
+
+
+def read_question(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Question:
+    """Return what the request asks, or raise Refusal.
+
+    TorchServe tells a worker neither method nor path, only headers. Its own come in lower case and replace a client's: `explain` is
+    on every question that comes to the inference port, so `describe` without it is the management port's, and no client's.
+    """
+    lower = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    if headers.get("describe") == "True" and "explain" not in headers:
+        return Question(Kind.CARD)
+    kind = Kind.EXPLAIN if headers.get("explain") == "True" else Kind.PREDICT
+    accept = lower.get("accept", "")
+    content_type = lower.get("content-type", "").split(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        return Question(kind, [multipart_photo(row, headers)], accept=accept)
+    if content_type == "application/x-www-form-urlencoded":
+        raise Refusal(
+            "unsupported_media_type", "a form cannot carry a photo; use curl -T photo.jpg, or multipart: curl -F file=@photo.jpg"
+        )
+    body = bytes(row.get("body") or row.get("data") or b"")
+    if not body:
+        if "Content-Length" in headers or "content-type" in lower:  # Netty adds content-length, in lower case, to a GET
+            raise Refusal("empty_body", f"the body is empty; {HOW}")
+        return Question(Kind.HOW_TO_ASK, accept=accept)
+    if content_type.endswith("json") or body[:64].lstrip()[:1] in (b"{", b"["):
+        photos, many = json_photos(body)
+        return Question(kind, photos, many, accept)
+    return Question(kind, [body], accept=accept)
+
+
+def request_id(headers: Mapping[str, Any], fallback: str) -> str:
+    """Return the client's own id for its request if it is a harmless one."""
+    for name, value in headers.items():
+        if name.lower() == "x-request-id" and isinstance(value, str) and REQUEST_ID.fullmatch(value):
+            return value
+    return fallback
+
+
+def multipart_photo(row: Mapping[str, Any], headers: Mapping[str, Any]) -> bytes:
+    """Return the one file of a form, whatever its field is called; text fields beside it do not matter."""
+    fields = {name: bytes(value) for name, value in row.items() if isinstance(value, (bytes, bytearray)) and value}
+    files = [name for name in fields if isinstance(headers.get(name), dict) and headers[name].get("content-type")]
+    chosen = files or list(fields)
+    if not chosen:
+        raise Refusal("empty_body", f"the form holds no file; {HOW}")
+    if len(chosen) > 1:
+        raise Refusal("bad_request", f'the form holds {len(chosen)} files; send one, or many as JSON {{"instances": [...]}}')
+    return fields[chosen[0]]
+
+
+def json_photos(body: bytes) -> tuple[list[Photo], bool]:
+    """Return the photos of a JSON body, and whether it asked in the form for many."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+        raise Refusal("bad_json", f"the body is not valid JSON; {HOW}") from None
+    if isinstance(content, dict) and "instances" in content:
+        instances = content["instances"]
+        if not isinstance(instances, list) or not instances:
+            raise Refusal("bad_request", "instances must be a list of at least one photo")
+        if len(instances) > MAX_INSTANCES:
+            raise Refusal("too_many_instances", f"{len(instances)} instances; the limit is {MAX_INSTANCES} a request")
+        return [one_or_refusal(instance) for instance in instances], True
+    if not isinstance(content, dict):
+        raise Refusal("bad_request", f"the JSON is no object; {HOW}")
+    return [json_photo(content)], False
+
+
+def one_or_refusal(instance: object) -> Photo:
+    try:
+        return json_photo(instance)
+    except Refusal as refusal:
+        return refusal
+
+
+def json_photo(instance: object) -> Photo:
+    """Return the photo of one JSON object, or of a plain base64 text."""
+    if isinstance(instance, str):
+        return from_base64(instance)
+    if not isinstance(instance, dict):
+        raise Refusal("bad_request", "a photo in JSON is base64 text or an object with image, pixels or url")
+    given = [name for name in FORMS if name in instance]
+    if len(given) != 1:
+        raise Refusal(
+            "bad_request", f"give exactly one of {', '.join(FORMS)}; {'none' if not given else ' and '.join(given)} found"
+        )
+    value = instance[given[0]]
+    if given[0] == "pixels":
+        return from_pixels(value)
+    if isinstance(value, dict) and set(value) == {"b64"}:  # TensorFlow Serving's and KServe's way of writing bytes
+        value = value["b64"]
+    if not isinstance(value, str):
+        raise Refusal("bad_request", f"{given[0]} must be text")
+    return Address(value) if given[0] == "url" else from_base64(value)
+
+
+def from_base64(text: str) -> bytes:
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise Refusal("bad_request", "a data: URL must hold base64: data:image/jpeg;base64,...")
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal("bad_request", "image is not valid base64") from None
+    if not data:
+        raise Refusal("empty_body", "image is empty")
+    return data
+
+
+def from_pixels(value: object) -> Image.Image:
+    """Return [[[r, g, b], ...], ...] of whole numbers from 0 to 255 as a photo."""
+    complaint = "pixels must be rows of [red, green, blue], whole numbers from 0 to 255"
+    try:
+        pixels = np.asarray(value)
+    except (ValueError, OverflowError):
+        raise Refusal("bad_request", complaint) from None
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype.kind not in "iu":
+        raise Refusal("bad_request", complaint)
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise Refusal("bad_request", complaint)
+    return Image.fromarray(pixels.astype(np.uint8))

@@ -1,0 +1,113 @@
+"""A real TorchServe, started as a user starts it, shared by the tests of a session."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from scripts.build_archive import build_archive
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Serving:
+    """A running server, and where everything of it is."""
+
+    process: subprocess.Popen[str]
+    port: int
+    management_port: int
+    metrics_port: int
+    store: Path
+    log: Path
+    folder: Path
+    archive_digest: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def management(self) -> str:
+        return f"http://127.0.0.1:{self.management_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    def predict(self, data: bytes, **headers: str) -> requests.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.post(f"{self.url}/predictions/petclf", data, headers={"Content-Type": "image/jpeg", **named}, timeout=30)
+
+    def explain(self, data: bytes, **headers: str) -> requests.Response:
+        return requests.post(
+            f"{self.url}/explanations/petclf", data, headers={"Content-Type": "image/jpeg", **headers}, timeout=30
+        )
+
+    def describe(self) -> Any:
+        [model] = requests.get(f"{self.management}/models/petclf", params={"customized": "true"}, timeout=30).json()
+        return model
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+def start(
+    folder: Path, archives: dict[str, Path] | None = None, environment: dict[str, str] | None = None, *options: str
+) -> Serving:
+    """Start `python -m scripts.serve` on free ports; returns when it says that it is ready."""
+    store = folder / "store"
+    store.mkdir(parents=True, exist_ok=True)
+    digest = ""
+    if archives is None:
+        digest = build_archive(ROOT / "pretrained" / "petclf.pt", store / "petclf.mar")
+    for name, path in (archives or {}).items():
+        shutil.copy(path, store / name)
+    ports = [free_port() for _ in range(3)]
+    log = folder / "serve.log"
+    command = [sys.executable, "-m", "scripts.serve", "--model-store", str(store), "--workers", "2"]
+    for name, port in zip(("port", "management-port", "metrics-port"), ports, strict=True):
+        command += [f"--{name}", str(port)]
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [*command, *options], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PETCLF_PREDICTION_LOG": str(folder / "predictions.jsonl"), **(environment or {})},
+        )  # fmt: skip
+    serving = Serving(process, *ports, store, log, folder, digest)
+    end = time.monotonic() + 90
+    while '"message": "ready in' not in log.read_text(encoding="utf-8"):
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"the server did not come up:\n{log.read_text(encoding='utf-8')}")
+        time.sleep(0.1)
+    return serving
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The released model behind a real TorchServe with two workers."""
+    serving = start(tmp_path_factory.mktemp("server"))
+    yield serving
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        serving.stop()
+    serving.process.kill()

@@ -1,0 +1,23 @@
+"""Hostile inputs, a short form of `make fuzz`."""
+
+import pytest
+
+from benchmarks.fuzz import KINDS, attack, inputs, workers
+from tests.e2e.conftest import Serving
+
+pytestmark = pytest.mark.e2e
+
+
+def test_hostile_inputs_are_refused_and_no_worker_dies(server: Serving) -> None:
+    pids = workers(server.management_port)
+    report = attack(server.port, 1200)
+    assert report.wrong == []
+    assert sum(report.statuses.values()) == 1200
+    assert set(report.statuses) <= {"200", "400", "403", "413", "415", "500"}  # 500: see judge()
+    assert workers(server.management_port) == pids
+
+
+def test_they_are_the_same_every_time_and_of_every_kind() -> None:
+    first, second = list(inputs(60, 7)), list(inputs(60, 7))
+    assert first == second
+    assert {hostile.kind for hostile in first} == set(KINDS)

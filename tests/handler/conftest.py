@@ -1,0 +1,21 @@
+"""The released model, in process."""
+
+from pathlib import Path
+
+import pytest
+
+from handler.batch import Answerer
+from handler.classifier import Classifier
+from handler.page import load_page
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    return Classifier(ROOT / "pretrained" / "petclf.pt", "cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def answerer(classifier: Classifier) -> Answerer:
+    return Answerer(classifier, 8, load_page(ROOT / "web" / "page.html", "petclf"), frozenset())

@@ -1,0 +1,133 @@
+"""Every way of asking is understood, and what cannot be understood is refused by its name."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from handler.question import Address, Kind, Question, read_question, request_id
+from handler.refusal import Refusal
+from tests.handler.asking import EXPLAIN, Request, as_json, form, get, raw
+
+PHOTO = b"\xff\xd8\xff\xe0 some photo"
+BASE64 = base64.b64encode(PHOTO).decode()
+PIXELS = [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]]
+
+
+def read(request: Request) -> Question:
+    return read_question(request.row, request.headers)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        raw(PHOTO),
+        raw(PHOTO, {"Content-Type": "image/jpeg"}),
+        raw(PHOTO, {"content-type": "application/octet-stream"}),
+        raw(PHOTO, {"Content-Type": "text/plain"}),
+        Request({"data": bytearray(PHOTO)}, {"explain": "False"}, "id"),
+        form({"file": PHOTO}, {"file": "image/jpeg"}),
+        form({"anything": PHOTO}, {"anything": "application/octet-stream"}),
+        form({"name": b"Rex", "photo": PHOTO}, {"photo": "image/jpeg"}),
+        form({"photo": PHOTO}, {}),
+        form({"describe": PHOTO}, {"describe": "image/png"}),
+        as_json({"image": BASE64}),
+        as_json({"image": f"data:image/jpeg;base64,{BASE64}"}),
+        as_json({"image": {"b64": BASE64}}),
+        as_json({"image": BASE64[:8] + "\n " + BASE64[8:]}),
+        as_json({"image": BASE64, "note": "anything"}),
+        raw(json.dumps({"image": BASE64}).encode()),
+        raw(json.dumps({"image": BASE64}).encode(), {"Content-Type": "application/vnd.api+json; charset=utf-8"}),
+        raw(PHOTO, {"describe": "True"}),
+        raw(PHOTO, {"Explain": "True"}),
+    ],
+)
+def test_every_way_of_sending_one_photo_asks_the_same(request_: Request) -> None:
+    question = read(request_)
+    assert (question.kind, question.photos, question.many) == (Kind.PREDICT, [PHOTO], False)
+
+
+def test_pixels_become_a_photo() -> None:
+    [photo] = read(as_json({"pixels": PIXELS})).photos
+    assert [photo.getpixel((x, y)) for y in range(2) for x in range(2)] == [(1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12)]  # type: ignore[union-attr]
+
+
+def test_instances_keep_their_order_and_a_bad_one_its_place() -> None:
+    question = read(as_json({"instances": [BASE64, {"image": BASE64}, 7, {"b64": BASE64}, {"url": "https://example.org/x.jpg"}]}))
+    assert (question.kind, question.many, len(question.photos)) == (Kind.PREDICT, True, 5)
+    assert question.photos[:2] == [PHOTO, PHOTO]
+    assert [getattr(photo, "code", None) for photo in question.photos[2:4]] == ["bad_request", "bad_request"]
+    assert question.photos[4] == Address("https://example.org/x.jpg")
+
+
+def test_one_instance_is_still_answered_as_many() -> None:
+    assert read(as_json({"instances": [BASE64]})).many is True
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (raw(b""), "empty_body"),
+        (get({"Content-Type": "image/jpeg"}), "empty_body"),
+        (form({}, {}), "empty_body"),
+        (form({"file": b""}, {"file": "image/png"}), "empty_body"),
+        (form({"one": PHOTO, "two": PHOTO}, {"one": "image/png", "two": "image/png"}), "bad_request"),
+        (raw(PHOTO, {"Content-Type": "application/x-www-form-urlencoded"}), "unsupported_media_type"),
+        (raw(b"{", {"Content-Type": "application/json"}), "bad_json"),
+        (raw(b"{'image': 1}"), "bad_json"),
+        (raw(b"\xff\xfe", {"Content-Type": "application/json"}), "bad_json"),
+        (raw(b'{"image":' * 100_000), "bad_json"),
+        (raw(b"[" * 100_000), "bad_json"),
+        (as_json([BASE64]), "bad_request"),
+        (as_json("text"), "bad_request"),
+        (as_json({}), "bad_request"),
+        (as_json({"image": BASE64, "url": "x"}), "bad_request"),
+        (as_json({"image": 7}), "bad_request"),
+        (as_json({"image": "no base64!"}), "bad_request"),
+        (as_json({"image": "ä"}), "bad_request"),
+        (as_json({"image": "data:image/png,raw"}), "bad_request"),
+        (as_json({"image": ""}), "empty_body"),
+        (as_json({"instances": []}), "bad_request"),
+        (as_json({"instances": BASE64}), "bad_request"),
+        (as_json({"instances": [BASE64] * 33}), "too_many_instances"),
+        (as_json({"pixels": []}), "bad_request"),
+        (as_json({"pixels": [[1, 2], [3]]}), "bad_request"),
+        (as_json({"pixels": [[[1, 2]]]}), "bad_request"),
+        (as_json({"pixels": [[[1, 2, 256]]]}), "bad_request"),
+        (as_json({"pixels": [[[1, 2, -1]]]}), "bad_request"),
+        (as_json({"pixels": [[[1, 2, 0.5]]]}), "bad_request"),
+        (as_json({"pixels": [[[1, 2, 10**30]]]}), "bad_request"),
+        (as_json({"pixels": [[["1", "2", "3"]]]}), "bad_request"),
+        (as_json({"pixels": {"a": 1}}), "bad_request"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_by_its_name(request_: Request, code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read(request_)
+    assert refused.value.code == code
+
+
+def test_an_explanation_is_asked_for_by_the_servers_header_only() -> None:
+    assert read(raw(PHOTO, EXPLAIN)).kind is Kind.EXPLAIN
+    assert read(raw(PHOTO, {"EXPLAIN": "True"})).kind is Kind.PREDICT
+
+
+def test_the_card_is_asked_for_by_the_management_port_only() -> None:
+    def kind(headers: dict[str, Any]) -> Kind:
+        return read_question({"body": bytearray()}, headers).kind
+
+    assert kind({"describe": "True"}) is Kind.CARD
+    assert kind({"describe": "True", "explain": "False"}) is Kind.HOW_TO_ASK
+
+
+def test_a_browser_gets_the_page_and_a_program_the_instructions() -> None:
+    browser, program = read(get({"Accept": "text/html,application/xhtml+xml"})), read(get({"Accept": "*/*"}))
+    assert (browser.kind, browser.wants_page) == (Kind.HOW_TO_ASK, True)
+    assert (program.kind, program.wants_page) == (Kind.HOW_TO_ASK, False)
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "x" * 65, 'quote"', "line\nline", "umlaut-ä"])
+def test_only_a_harmless_request_id_is_taken_from_the_client(sent: str) -> None:
+    assert request_id({"X-Request-Id": sent}, "ours") == "ours"
+    assert request_id({"X-REQUEST-ID": "theirs-1.0_x"}, "ours") == "theirs-1.0_x"

@@ -1,0 +1,216 @@
+"""The client: what it prints, how patient it is, and what its exit code says."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
+
+
+class Stub(BaseHTTPRequestHandler):
+    """A server that does what the photo's bytes tell it to."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        server: Any = self.server
+        with server.lock:
+            server.asked.append((self.path, data, dict(self.headers)))
+            times = sum(seen == data for _, seen, _ in server.asked)
+        if data == "no photo":
+            self.send(400, {"error": {"code": "not_an_image", "message": "not a readable image", "request_id": "x"}})
+        elif data.startswith("busy") and times <= 2:
+            self.send(503, {}, {"Retry-After": "0"})
+        elif data == "always busy":
+            self.send(429, {"error": {"message": "too many"}}, {"Retry-After": "0"})
+        elif data == "cut off" and times == 1:
+            self.connection.close()
+        elif data == "broken":
+            self.send_bytes(200, b"<html>", "application/json")
+        elif self.headers.get("Accept") == "image/png":
+            self.send_bytes(200, b"\x89PNG picture of " + data.encode(), "image/png")
+        else:
+            if data == "slow":
+                time.sleep(0.3)
+            unsure = "close_call" if data == "unsure" else None
+            label = "dog" if "dog" in data else "cat"
+            self.send(200, {"label": label, "confidence": 0.975, "probabilities": {label: 0.975}, "unsure": bool(unsure),
+                            "unsure_because": unsure, "model": {"name": "petclf", "version": "1.0.0"}})  # fmt: skip
+
+    def send(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
+        self.send_bytes(status, json.dumps(content).encode(), "application/json", headers)
+
+    def send_bytes(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    stub: Any = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    stub.daemon_threads = True
+    stub.handle_error = lambda *_: None
+    stub.asked, stub.lock = [], threading.Lock()
+    threading.Thread(target=stub.serve_forever, daemon=True).start()
+    yield stub
+    stub.shutdown()
+    stub.server_close()
+
+
+def predict(server: Any, folder: Path, *arguments: str, stdin: bytes = b"", key: str = "") -> subprocess.CompletedProcess[str]:
+    address = f"http://127.0.0.1:{server.server_port}" if server else "http://127.0.0.1:9"
+    result = subprocess.run(
+        [sys.executable, "-I", str(SCRIPT), "--server", address, *arguments], cwd=folder, input=stdin, capture_output=True, check=False,
+        env={"PATH": "/usr/bin:/bin", **({"PETCLF_API_KEY": key} if key else {})}, timeout=60,
+    )  # fmt: skip
+    return subprocess.CompletedProcess(result.args, result.returncode, result.stdout.decode(), result.stderr.decode())
+
+
+def write(folder: Path, **contents: str) -> None:
+    for name, content in contents.items():
+        (folder / f"{name}.jpg").write_text(content)
+
+
+def test_a_table_in_the_order_of_the_photos(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="slow", b="a dog", c="unsure")
+    result = predict(server, tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        "photo  label         confidence  note\n"
+        "a.jpg  cat               97.50%\n"
+        "b.jpg  dog               97.50%\n"
+        "c.jpg  cat               97.50%  unsure: close call\n"
+    )
+
+
+def test_folders_patterns_lists_and_standard_input(server: Any, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, one="1", two="2")
+    write(tmp_path / "sub", three="3")
+    (tmp_path / "sub" / "notes.txt").write_text("no photo")
+
+    def names(*arguments: str, stdin: bytes = b"") -> list[str]:
+        result = predict(server, tmp_path, "--json", *arguments, stdin=stdin)
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line)["photo"] for line in result.stdout.splitlines()]
+
+    assert names(".") == ["one.jpg", "sub/three.jpg", "two.jpg"]
+    assert names("sub", "*.jpg") == ["sub/three.jpg", "one.jpg", "two.jpg"]
+    assert names("-", stdin=b"a photo") == ["-"]
+    assert names("--list", stdin=b"two.jpg\n\none.jpg\n") == ["two.jpg", "one.jpg"]
+
+
+def test_json_and_csv_say_the_same(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="a dog", b="no photo")
+    as_json = predict(server, tmp_path, "--json", ".")
+    as_csv = predict(server, tmp_path, "--csv", ".")
+
+    assert [json.loads(line) for line in as_json.stdout.splitlines()] == [
+        {"photo": "a.jpg", "label": "dog", "confidence": 0.975, "probabilities": {"dog": 0.975}, "unsure": False, "unsure_because": None,
+         "model": {"name": "petclf", "version": "1.0.0"}},
+        {"photo": "b.jpg", "error": "not a readable image"},
+    ]  # fmt: skip
+    assert list(csv.reader(io.StringIO(as_csv.stdout))) == [
+        ["photo", "label", "confidence", "unsure_because", "version", "error"],
+        ["a.jpg", "dog", "0.975", "", "1.0.0", ""],
+        ["b.jpg", "", "", "", "", "not a readable image"],
+    ]
+    assert (as_json.returncode, as_json.stderr) == (1, "1 of 2 photos were not answered\n")
+
+
+def test_a_busy_server_and_a_cut_connection_are_tried_again(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="busy", b="cut off")
+    result = predict(server, tmp_path, ".")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(data for _, data, _ in server.asked) == ["busy"] * 3 + ["cut off"] * 2
+
+
+def test_patience_ends(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="fine", b="always busy")
+    result = predict(server, tmp_path, ".", "--retries", "2", "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout.splitlines()[1]) == {"photo": "b.jpg", "error": "too many"}
+    assert sum(data == "always busy" for _, data, _ in server.asked) == 3
+
+
+def test_a_refusal_is_not_tried_again(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="no photo")
+    assert predict(server, tmp_path, "a.jpg").returncode == 1
+    assert len(server.asked) == 1
+
+
+def test_heat_maps_are_written_side_by_side(server: Any, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, same="one")
+    write(tmp_path / "sub", same="two")
+    result = predict(server, tmp_path, "same.jpg", "sub", "--explain", "out", "--version", "1.0.0")
+    assert result.returncode == 0, result.stderr
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == {
+        "00001_same.png": b"\x89PNG picture of one", "00002_same.png": b"\x89PNG picture of two",
+    }  # fmt: skip
+    assert {path for path, _, _ in server.asked} == {"/predictions/petclf/1.0.0", "/explanations/petclf/1.0.0"}
+
+
+def test_a_key_comes_from_the_environment_or_a_file_never_from_the_command(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="1")
+    (tmp_path / "key").write_text("shelter:secret\n")
+    predict(server, tmp_path, "a.jpg", key="shelter:secret")
+    predict(server, tmp_path, "a.jpg", "--key-file", "key")
+    assert [headers["Authorization"] for _, _, headers in server.asked] == ["Basic c2hlbHRlcjpzZWNyZXQ="] * 2
+
+
+def test_connections_stay_open(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, **{f"p{number:02d}": f"photo {number}" for number in range(20)})
+    accepted = []
+    get_request = server.get_request
+    server.get_request = lambda: accepted.append(1) or get_request()
+    assert predict(server, tmp_path, ".", "--jobs", "2").returncode == 0
+    assert len(accepted) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "no photo given; name photos, folders, or - for standard input"),
+        (["missing.jpg"], "no photo at missing.jpg"),
+        (["a.jpg", "--key-file", "missing"], "cannot read --key-file missing: No such file or directory"),
+        (["a.jpg", "--server", "ftp://x"], "--server ftp://x is no address; write it like http://127.0.0.1:8080"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(server: Any, tmp_path: Path, arguments: list[str], told: str) -> None:
+    write(tmp_path, a="1")
+    result = predict(server, tmp_path, *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {told}\n")
+
+
+def test_a_server_that_is_away_is_told_once_not_for_every_photo(tmp_path: Path) -> None:
+    write(tmp_path, a="1", b="2", c="3")
+    result = predict(None, tmp_path, ".", "--retries", "0", "--json")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: http://127.0.0.1:9: the server cannot be reached: Connection refused; is it running?\n"
+
+
+def test_an_answer_that_makes_no_sense_is_told(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="fine", b="broken")
+    result = predict(server, tmp_path, ".", "--json")
+    assert json.loads(result.stdout.splitlines()[1]) == {
+        "photo": "b.jpg",
+        "error": "the server's answer is no JSON; is it a petclf server?",
+    }

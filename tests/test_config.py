@@ -1,0 +1,155 @@
+"""TorchServe ignores what it does not know; we do not."""
+
+import itertools
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import yaml
+
+from scripts import serve
+
+ROOT = Path(__file__).parents[1]
+
+# TorchServe 0.12: ConfigManager.java
+KNOWN = {
+    "async_logging",
+    "allowed_urls",
+    "blacklist_env_vars",
+    "certificate_file",
+    "cors_allowed_headers",
+    "cors_allowed_methods",
+    "cors_allowed_origin",
+    "cpu_launcher_args",
+    "cpu_launcher_enable",
+    "decode_input_request",
+    "default_response_timeout",
+    "default_service_handler",
+    "default_startup_timeout",
+    "default_workers_per_model",
+    "disable_system_metrics",
+    "disable_token_authorization",
+    "enable_envvars_config",
+    "enable_grpc_ssl",
+    "enable_metrics_api",
+    "enable_model_api",
+    "grpc_inference_address",
+    "grpc_inference_max_connection_age_grace_ms",
+    "grpc_inference_max_connection_age_ms",
+    "grpc_inference_port",
+    "grpc_management_address",
+    "grpc_management_max_connection_age_grace_ms",
+    "grpc_management_max_connection_age_ms",
+    "grpc_management_port",
+    "inference_address",
+    "initial_worker_port",
+    "install_py_dep_per_model",
+    "io_ratio",
+    "job_queue_size",
+    "keystore",
+    "keystore_pass",
+    "keystore_type",
+    "limit_max_image_pixels",
+    "load_models",
+    "management_address",
+    "max_request_size",
+    "max_response_size",
+    "metric_time_interval",
+    "metrics_address",
+    "metrics_config",
+    "metrics_mode",
+    "model_metrics_auto_detect",
+    "model_snapshot",
+    "model_store",
+    "models",
+    "netty_client_threads",
+    "number_of_gpu",
+    "number_of_netty_threads",
+    "plugins_path",
+    "prefer_direct_buffer",
+    "private_key_file",
+    "service_envelope",
+    "system_metrics_cmd",
+    "token_expiration_min",
+    "unregister_model_timeout",
+    "use_env_allowed_urls",
+    "use_native_io",
+    "vmargs",
+    "workflow_store",
+}
+# TorchServe 0.12: ModelConfig.java, with the types that it takes
+MODEL_KEYS = {
+    **dict.fromkeys(
+        ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout", "maxRetryTimeoutInSec",
+         "jobQueueSize", "clientTimeoutInMills", "parallelLevel"), int,
+    ),
+    **dict.fromkeys(("useJobTicket", "useVenv", "continuousBatching", "sequenceBatching", "asyncCommunication"), bool),
+    "deviceType": str, "parallelType": str, "deviceIds": list,
+}  # fmt: skip
+
+
+def properties(text: str) -> dict[str, str]:
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_every_setting_is_one_that_torchserve_knows() -> None:
+    assert set(properties((ROOT / "config.properties").read_text(encoding="utf-8"))) - KNOWN == set()
+
+
+def test_every_setting_has_its_reason() -> None:
+    lines = (ROOT / "config.properties").read_text(encoding="utf-8").splitlines()
+    bare = [line for before, line in itertools.pairwise(lines) if "=" in line and line[0] != "#" and not before.startswith("#")]
+    assert bare == []
+
+
+def test_what_serve_adds_is_known_and_comes_last_so_that_it_wins(tmp_path: Path) -> None:
+    args = serve.parse(["--model-store", str(tmp_path)])
+    server = serve.Server.__new__(serve.Server)
+    server.args, server.store, server.workers = args, tmp_path, 2
+    server.archives = [serve.Archive(tmp_path / "b.mar", "p", "2", b"", []), serve.Archive(tmp_path / "a.mar", "p", "1", b"", [])]
+
+    added = server.configuration().removeprefix((ROOT / "config.properties").read_text(encoding="utf-8"))
+
+    assert set(properties(added)) - KNOWN == set()
+    assert (
+        properties(added)["load_models"] == "b.mar,a.mar"
+    )  # TorchServe does not trim a space, and takes the first for the default
+    assert properties(added)["inference_address"] == "http://127.0.0.1:8080"
+    assert {properties(added)[f"grpc_{name}_address"] for name in ("inference", "management")} == {"127.0.0.1"}
+
+
+def test_the_models_settings_are_known_of_the_right_type_and_have_reasons() -> None:
+    text = (ROOT / "handler" / "model-config.yaml").read_text(encoding="utf-8")
+    settings = yaml.safe_load(text)
+    assert {key: type(value) for key, value in settings.items()} == {key: MODEL_KEYS.get(key) for key in settings}
+    assert {"responseTimeout", "startupTimeout"} <= set(settings)
+    assert [line for line in text.splitlines() if line[0] != "#" and "#" not in line] == []
+
+
+def test_every_metric_has_the_units_and_labels_that_torchserve_can_read() -> None:
+    content = yaml.safe_load((ROOT / "metrics.yaml").read_text(encoding="utf-8"))
+    items = [item for part in ("ts_metrics", "model_metrics") for kind in content[part].values() for item in kind]
+    names = [item["name"] for item in items]
+    assert len(names) == len(set(names))
+    assert [item for item in items if not re.fullmatch(r"\w+", item["name"]) or not re.fullmatch(r"[\w ]+", item["unit"])] == []
+    assert all(content["model_metrics"].values())
+
+
+def test_every_metric_that_the_handler_sends_is_declared() -> None:
+    declared = yaml.safe_load((ROOT / "metrics.yaml").read_text(encoding="utf-8"))["model_metrics"]
+    names = {item["name"] for kind in declared.values() for item in kind}
+    sent = set(
+        re.findall(r'"(petclf_\w+)"', "".join(path.read_text(encoding="utf-8") for path in (ROOT / "handler").glob("*.py")))
+    )
+    sent -= {"petclf_handler"}
+    assert sent == {name for name in names if name.startswith("petclf_")}
+
+
+def test_the_log_is_one_json_object_a_line_and_has_no_line_a_request() -> None:
+    tree = ElementTree.parse(ROOT / "log4j2.xml").getroot()
+    [layout] = tree.findall(".//PatternLayout")
+    levels = {logger.get("name"): logger.get("level") for logger in tree.findall(".//Logger")}
+    assert layout.get("pattern", "").startswith('{"time":')
+    assert "%enc{%m %ex{short}}{JSON}" in layout.get("pattern", "")
+    assert levels["ACCESS_LOG"] == "off"
