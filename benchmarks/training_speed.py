@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from training.augment import augment, mix
 from training.config import load_params
+from training.memory import keep_memory
 from training.network import build_network
 from training.optimizer import Optimizers
 from training.train import ROOM, choose_precision
@@ -51,7 +52,10 @@ def measure(size: int, rounds: int, steps: int) -> dict[str, float]:
 
     def whole() -> None:
         chosen = torch.randint(0, len(photos), (config.batch_size,), device=device)
-        forward_backward(*mix(augment(photos[chosen], size, config, generator), targets, generator))
+        views, truth = augment(photos[chosen], size, config, generator), targets
+        if torch.rand(1, generator=generator, device=device).item() < config.mixup:
+            views, truth = mix(views, truth, generator)
+        forward_backward(views, truth)
         optimizers.step(1e-6)
 
     for action in (in_memory, whole):
@@ -64,8 +68,9 @@ def measure(size: int, rounds: int, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=3, help="steps of each kind in a round")
+    parser.add_argument("--steps", type=int, default=4, help="steps of each kind in a round")
     args = parser.parse_args()
+    keep_memory()
     rows = [measure(size, args.rounds, args.steps) for size in load_params().train.sizes]
     print("size  in memory  training  ratio (images/s, medians)")
     for row in rows:

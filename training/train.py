@@ -25,6 +25,7 @@ from training.dataset import CACHE, load_others, load_split
 from training.errors import UserError, run_cli
 from training.files import replace_atomically
 from training.manifest import Manifest
+from training.memory import keep_memory
 from training.network import Network, build_network, count_parameters, read_checkpoint
 from training.optimizer import Optimizers
 from training.tracking import Run
@@ -419,6 +420,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--outliers", help="photos of other things to learn from, instead of train.outliers")
     parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")
     args = parser.parse_args(argv)
+    keep_memory()
     config = load_params(args.params).train
     config = replace(config, outliers=args.outliers or config.outliers)
     train(config, Manifest.read(args.manifest), args.output, args.fresh)
