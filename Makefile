@@ -10,11 +10,15 @@ CAMERA ?=
 TORCH_INDEX ?=
 MODEL ?=
 SERVE ?=
+PROFILES ?=
+DOCKER_BUILD ?=
+VERSION := $(shell sed -n 's/^  version: *\([0-9.]*\).*/\1/p' params.yaml)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo archive serve smoke data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help setup demo archive serve smoke image up down data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -42,6 +46,20 @@ serve: archive ## Serve model_store/ in the foreground; SERVE="--port 9080 ..." 
 
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
+
+image: model_store/petclf.mar ## Build the images petclf:local and petclf-gateway:local
+	@docker build $(DOCKER_BUILD) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t petclf:local .
+	@docker build $(DOCKER_BUILD) -t petclf-gateway:local deploy/gateway
+
+up: image deploy/gateway/secrets/management.htpasswd ## Start gateway and server with compose; PROFILES="monitoring training" adds those
+	@docker compose $(PROFILES:%=--profile %) up -d --wait
+
+deploy/gateway/secrets/management.htpasswd:
+	@echo "management key (shown once):"
+	@$(PYTHON) scripts/make_key.py $@ operator
+
+down: ## Stop what `make up` started; data stays in its volumes
+	@docker compose --profile monitoring --profile training down
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")

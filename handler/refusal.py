@@ -4,9 +4,9 @@ from handler.photo_input import InvalidPhoto
 
 STATUS = {
     "url_not_allowed": 403,
-    "too_large": 413,
-    "too_many_pixels": 413,
-    "too_many_instances": 413,
+    "too_large": 422,
+    "too_many_pixels": 422,
+    "too_many_instances": 422,
     "unsupported_media_type": 415,
     "url_failed": 422,
     "internal_error": 500,

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -157,12 +158,14 @@ class Server:
         self.stopping: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.last_words = "none"
+        self.came_up = False
 
     def run(self) -> int:
         """Start, wait until ready, stay until the end; returns the exit code."""
         with private_folder() as folder:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self.ask_to_stop)
+            self.answer_probes()
             java, environment = self.command(folder), self.environment(folder)
             started = time.monotonic()
             self.process = subprocess.Popen(
@@ -267,10 +270,8 @@ class Server:
 
     def is_ready(self, archive: Archive) -> bool:
         """Tell whether all workers of this version are ready and it knows the golden photo."""
-        with urllib.request.urlopen(f"{self.management}/models/{archive.name}/{archive.version}", timeout=5) as response:
-            workers = json.load(response)[0]["workers"]
-        if len(workers) < self.workers or any(worker["status"] != "READY" for worker in workers):
-            raise ServeError(f"{sum(worker['status'] == 'READY' for worker in workers)} of {self.workers} workers are ready")
+        if missing := self.missing_workers(archive):
+            raise ServeError(f"{self.workers - missing} of {self.workers} workers are ready")
         request = urllib.request.Request(f"{self.inference}/predictions/{archive.name}/{archive.version}", archive.photo)
         request.add_header("Content-Type", "image/png")
         try:
@@ -282,7 +283,53 @@ class Server:
             raise ServeError(f"{archive.path} answers a known photo wrong: {answer} instead of {archive.probabilities}")
         return True
 
+    def answer_probes(self) -> None:
+        """Answer GET /ready for whoever sends requests our way: 200 while all workers are ready, 503 otherwise."""
+        server = self
+
+        class Probe(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                state = server.state()
+                body = json.dumps({"state": state}).encode()
+                self.send_response(200 if state == "ready" else 503)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing: probes come every few seconds."""
+
+        if self.args.ready_port:
+            probes = ThreadingHTTPServer((self.args.ready_host, self.args.ready_port), Probe)
+            probes.daemon_threads = True
+            threading.Thread(target=probes.serve_forever, daemon=True).start()
+
+    def state(self) -> str:
+        """Return starting, ready, degraded (some worker is not ready) or draining."""
+        if self.stopping is not None:
+            return "draining"
+        if not self.came_up:
+            return "starting"
+        try:
+            return "ready" if all(self.is_whole(name) for name in {archive.name for archive in self.archives}) else "degraded"
+        except (OSError, ValueError, KeyError, IndexError):
+            return "degraded"
+
+    def is_whole(self, name: str) -> bool:
+        """Tell whether the default version, whichever it is by now, has all its workers."""
+        with urllib.request.urlopen(f"{self.management}/models/{name}", timeout=5) as response:
+            model = json.load(response)[0]
+        ready = sum(worker["status"] == "READY" for worker in model["workers"])
+        return bool(ready >= max(1, model["minWorkers"]))
+
+    def missing_workers(self, archive: Archive) -> int:
+        with urllib.request.urlopen(f"{self.management}/models/{archive.name}/{archive.version}", timeout=5) as response:
+            workers = json.load(response)[0]["workers"]
+        return max(0, self.workers - sum(worker["status"] == "READY" for worker in workers))
+
     def tell_ready(self, seconds: float) -> None:
+        self.came_up = True
         names = ", ".join(f"{archive.name} {archive.version}" for archive in self.archives)
         say(
             f"ready in {seconds:.1f} s: {names} with {self.workers} workers on {self.inference}/predictions/{self.archives[0].name}"
@@ -365,6 +412,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for what, port in (("", 8080), ("management-", 8081), ("metrics-", 8082)):
         parser.add_argument(f"--{what}host", default=LOOPBACK, help="the address to listen on")
         parser.add_argument(f"--{what}port", type=int, default=port)
+    parser.add_argument("--ready-host", default=LOOPBACK)
+    parser.add_argument("--ready-port", type=int, default=0, help="answer GET /ready there; 0 for nowhere")
     parser.add_argument("--workers", type=int, default=0, help=f"processes that answer; as many as cores, up to {MOST_WORKERS}")
     parser.add_argument("--ready-seconds", type=float, default=60, help="not ready by then is an error")
     parser.add_argument("--drain-seconds", type=float, default=0, help="after SIGTERM, answer on until requests stop coming")

@@ -114,7 +114,7 @@ def test_every_stranger_of_a_crowd_gets_its_own_answer(server: Serving) -> None:
                 "empty_body",
             )
         if kind == "huge":
-            return error_of(server.predict(bomb)) == (413, "too_many_pixels")
+            return error_of(server.predict(bomb)) == (422, "too_many_pixels")
         if kind == "describing":
             return probabilities(server.predict(PHOTO, describe="True")) == pytest.approx(good, abs=1e-3)
         if kind == "explaining":

