@@ -11,6 +11,8 @@ TORCH_INDEX ?=
 MODEL ?=
 SERVE ?=
 PROFILES ?=
+REGISTRY ?=
+TAG ?=
 DOCKER_BUILD ?=
 VERSION := $(shell sed -n 's/^  version: *\([0-9.]*\).*/\1/p' params.yaml)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -18,11 +20,11 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo archive serve smoke image up down data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help setup demo archive serve smoke image image-from-archive image-file publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
-	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes torch from there
 
@@ -47,16 +49,33 @@ serve: archive ## Serve model_store/ in the foreground; SERVE="--port 9080 ..." 
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
 
-image: model_store/petclf.mar ## Build the images petclf:local and petclf-gateway:local
+image: model_store/petclf.mar image-from-archive ## Build the images petclf:local and petclf-gateway:local
+
+image-from-archive: ## Build the images from the archive that is in model_store/
 	@docker build $(DOCKER_BUILD) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t petclf:local .
 	@docker build $(DOCKER_BUILD) -t petclf-gateway:local deploy/gateway
 
-up: image deploy/gateway/secrets/management.htpasswd ## Start gateway and server with compose; PROFILES="monitoring training" adds those
+up: image up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those
+
+up-built: deploy/gateway/secrets/management.htpasswd ## Start the images that are there
 	@docker compose $(PROFILES:%=--profile %) up -d --wait
 
 deploy/gateway/secrets/management.htpasswd:
 	@echo "management key (shown once):"
 	@$(PYTHON) scripts/make_key.py $@ operator
+
+logs: ## Keep the containers' logs in build/logs
+	@mkdir -p build/logs
+	@for service in gateway torchserve; do docker compose logs --no-color $$service > build/logs/$$service.log 2>&1; done
+
+image-file: ## Keep the images in build/images.tar
+	@mkdir -p build
+	@docker save -o build/images.tar petclf:local petclf-gateway:local
+
+publish: ## Push build/images.tar: make publish REGISTRY=ghcr.io/owner/petclf TAG=commit
+	@docker load -i build/images.tar
+	@docker tag petclf:local "$(REGISTRY):$(TAG)" && docker push "$(REGISTRY):$(TAG)"
+	@docker tag petclf-gateway:local "$(REGISTRY)-gateway:$(TAG)" && docker push "$(REGISTRY)-gateway:$(TAG)"
 
 down: ## Stop what `make up` started; data stays in its volumes
 	@docker compose --profile monitoring --profile training down

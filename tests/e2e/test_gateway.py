@@ -430,7 +430,14 @@ def test_without_a_file_of_keys_nobody_manages(tmp_path: Path) -> None:
 def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
     def certificate(secrets: Path) -> None:
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(secrets / "tls.key"), "-out", str(secrets / "tls.crt")]
+        command += [
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            str(secrets / "tls.key"),
+            "-out",
+            str(secrets / "tls.crt"),
+        ]
         subprocess.run(command, check=True, capture_output=True)
 
     with running(tmp_path, certificate) as gateway:
