@@ -204,7 +204,9 @@ def judge(hostile: Input, status: int, body: bytes, report: Report) -> None:
         report.wrong.append(f"{hostile.kind}: {status} {body[:80]!r}")
         return
     if content.get("type") == "ErrorDataDecoderException":
-        report.codes["a form that TorchServe itself cannot read (its own 500)"] += 1  # no handler sees it; the gateway answers 400
+        report.codes["a form that TorchServe itself cannot read (its own 500)"] += (
+            1  # no handler sees it; the gateway answers 400
+        )
     elif status == 200:
         if not {"label", "predictions", "how_to_ask"} & set(content):
             report.wrong.append(f"{hostile.kind}: 200 {body[:80]!r}")

@@ -104,7 +104,7 @@ class Client:
                 if response.status not in BUSY or last:
                     return response.status, response.headers.get_content_type(), body
                 wished = response.headers.get("Retry-After", "")
-                pause = min(LONGEST_PAUSE, float(wished)) if wished.isdecimal() else pause
+                pause = min(LONGEST_PAUSE, max(pause, float(wished))) if wished.isdecimal() else pause
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 

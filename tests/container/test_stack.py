@@ -1,0 +1,288 @@
+"""Image and compose stack, built and run: what an operator relies on."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from scripts.make_key import add
+from tests.drawing import draw_photo, encoded
+from tests.e2e.awkward import cases
+from tests.e2e.conftest import free_port
+
+pytestmark = [pytest.mark.container, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+PHOTO = encoded(draw_photo("cat", 1, (320, 240)), quality=95)
+
+
+def docker(*arguments: str, check: bool = True, environment: dict[str, str] | None = None, timeout: float = 300) -> str:
+    result = subprocess.run(
+        ["docker", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        env={**os.environ, **(environment or {})},
+    )
+    assert not check or result.returncode == 0, f"docker {' '.join(arguments)}: {result.stdout}{result.stderr}"
+    return result.stdout.strip()
+
+
+def engine_is_missing() -> str:
+    if shutil.which("docker") is None:
+        return "no docker here; install Docker to run the container tests"
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "no Docker engine is running here; start it to run the container tests"
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        return "docker compose is not installed here"
+    return ""
+
+
+MISSING = engine_is_missing()
+if MISSING:
+    pytest.skip(MISSING, allow_module_level=True)
+
+
+@pytest.fixture(scope="session")
+def images() -> None:
+    """petclf:local and petclf-gateway:local, built as a user builds them (PETCLF_DOCKER_BUILD adds options to docker build)."""
+    options = [f"DOCKER_BUILD={os.environ.get('PETCLF_DOCKER_BUILD', '')}", f"VENV={Path(sys.executable).parents[1]}"]
+    (ROOT / "model_store").mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-m", "scripts.build_archive"], cwd=ROOT, check=True, capture_output=True)
+    result = subprocess.run(["make", "image-from-archive", *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@dataclass
+class Stack:
+    """The compose stack of the tests, beside whatever else runs here."""
+
+    url: str
+    management: str
+    key: tuple[str, str]
+    settings: dict[str, str]
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        return docker("compose", *arguments, check=check, environment=self.settings)
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "-q", service)
+
+    def pid(self, service: str) -> int:
+        return int(docker("inspect", "-f", "{{.State.Pid}}", self.container(service)))
+
+    def is_well(self) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.post(f"{self.url}/predict", PHOTO, timeout=5).status_code == 200
+        return False
+
+    def wait_until_well(self, seconds: float = 60) -> float:
+        started = time.monotonic()
+        while not self.is_well():
+            assert time.monotonic() - started < seconds, "the stack did not heal"
+            time.sleep(0.2)
+        return time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:  # noqa: ARG001
+    secrets = tmp_path_factory.mktemp("secrets")
+    secrets.chmod(0o755)
+    for parent in (secrets.parent, secrets.parent.parent):  # the gateway's user must get there
+        parent.chmod(0o755)
+    secret = add(secrets / "management.htpasswd", "operator")
+    port, management_port = free_port(), free_port()
+    settings = {
+        "COMPOSE_PROJECT_NAME": "petclftest", "PETCLF_NET": "172.30.220", "PETCLF_PORT": str(port), "PETCLF_MANAGEMENT_PORT": str(management_port),
+        "PETCLF_SECRETS": str(secrets), "GATEWAY_RATE": "2000", "GATEWAY_BURST": "2000",
+    }  # fmt: skip
+    running = Stack(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management_port}", ("operator", secret), settings)
+    running.compose("up", "-d", "--wait")
+    running.wait_until_well()
+    yield running
+    running.compose("down", "-v", check=False)
+
+
+def test_the_image_states_what_it_is_and_is_not_large(images: None) -> None:  # noqa: ARG001
+    image = json.loads(docker("image", "inspect", "petclf:local"))[0]
+    base = json.loads(docker("image", "inspect", "python:3.11-slim-bookworm"))[0]
+    labels = image["Config"]["Labels"]
+    assert image["Config"]["User"] == "10001:10001"
+    assert re.fullmatch(r"[0-9a-f]{40}|unknown", labels["org.opencontainers.image.revision"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", labels["org.opencontainers.image.version"])
+    assert (image["Size"] - base["Size"]) / 1e6 <= 750
+
+
+def test_the_smoke_test_passes_through_the_gateway(stack: Stack) -> None:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "smoke_test.py"), stack.url], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_nothing_that_answering_needs_was_left_out_of_the_image(stack: Stack) -> None:
+    wrong = []
+    for name, case in cases().items():
+        answer = requests.post(f"{stack.url}/predict", case.data, headers={"Content-Type": "image/jpeg"}, timeout=30)
+        status = 200 if case.twin is not None else case.status
+        if answer.status_code != status or (case.code and answer.json()["error"]["code"] != case.code):
+            wrong.append((name, answer.status_code, answer.text[:100]))
+    assert wrong == []
+
+
+def test_from_the_public_network_only_the_gateway_answers(stack: Stack) -> None:
+    address = stack.settings["PETCLF_NET"] + ".10"
+    program = (
+        "import socket, urllib.request, urllib.error, json\n"
+        "def open_at(host, port):\n"
+        "    try:\n        socket.create_connection((host, port), timeout=2).close(); return True\n"
+        "    except OSError: return False\n"
+        "def status(url):\n"
+        "    try: return urllib.request.urlopen(url, timeout=5).status\n"
+        "    except urllib.error.HTTPError as error: return error.code\n"
+        f"ports = [f'{{host}}:{{port}}' for host in ('torchserve', '{address}', 'gateway') for port in (7070, 7071, 8080, 8081, 8082, 8083, 9000) if open_at(host, port)]\n"
+        "print(json.dumps([ports, status('http://gateway:8080/ready'), status('http://gateway:8081/models')]))"
+    )
+    said = docker("run", "--rm", "--network", "petclftest_public", "--entrypoint", "python", "petclf:local", "-c", program)
+    assert json.loads(said) == [["gateway:8080", "gateway:8081"], 200, 401]
+
+
+def test_the_server_cannot_reach_out(stack: Stack) -> None:
+    program = "import socket\ntry:\n    socket.create_connection(('1.1.1.1', 443), timeout=2)\n    print('out')\nexcept OSError:\n    print('in')"
+    assert docker("exec", stack.container("torchserve"), "python", "-c", program) == "in"
+
+
+def test_tricks_with_headers_and_paths_come_to_nothing(stack: Stack) -> None:
+    for headers in ({"describe": "True"}, {"explain": "True"}, {"ts_stream_next": "true"}):
+        answer = requests.post(f"{stack.url}/predict", PHOTO, headers={"Content-Type": "image/jpeg", **headers}, timeout=10)
+        assert (answer.status_code, "explanation" in answer.json()) == (200, False)
+    for path in ("/models", "/ping", "/metrics", "/api-description", "/predictions/petclf/../../models"):
+        assert requests.get(stack.url + path, timeout=10).status_code == 404
+
+
+def test_management_and_the_log_need_the_key(stack: Stack) -> None:
+    requests.post(f"{stack.url}/predict", PHOTO, headers={"X-Request-Id": "in-the-log"}, timeout=10)
+    assert requests.get(f"{stack.management}/models", timeout=10).status_code == 401
+    card = requests.get(f"{stack.management}/models/petclf?customized=true", auth=stack.key, timeout=10).json()[0]
+    log = requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text
+    assert set(card["customizedMetadata"]) == {"card", "thresholds", "provenance", "archive", "recent"}
+    assert "in-the-log" in log
+
+
+class Load:
+    """Requests all the time, and what became of them."""
+
+    def __init__(self, stack: Stack, threads: int = 4) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.odd: list[str] = []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.ask, args=(stack,)) for _ in range(threads)]
+
+    def ask(self, stack: Stack) -> None:
+        with requests.Session() as session:
+            while not self.stop.is_set():
+                try:
+                    answer = session.post(f"{stack.url}/predict", PHOTO, headers={"Content-Type": "image/jpeg"}, timeout=20)
+                except requests.RequestException as error:
+                    self.odd.append(repr(error))
+                    continue
+                self.statuses[answer.status_code] += 1
+                if answer.status_code == 503:
+                    if answer.json()["error"]["code"] != "busy" or "Retry-After" not in answer.headers:
+                        self.odd.append(answer.text)
+                    time.sleep(0.05)
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_server_that_ends_and_comes_back_costs_nothing_but_busy(stack: Stack) -> None:
+    """SIGTERM under load: whoever asks gets an answer or a 503 that says when to come back, never a cut or an odd error."""
+    with Load(stack) as load:
+        docker("stop", "-t", "40", stack.container("torchserve"))
+        code = docker("inspect", "-f", "{{.State.ExitCode}}", stack.compose("ps", "-a", "-q", "torchserve") or "")
+        stack.compose("up", "-d", "--wait", "torchserve")
+        stack.wait_until_well()
+        time.sleep(1)
+    assert code == "0"
+    assert load.odd == []
+    assert set(load.statuses) == {200, 503}
+    assert load.statuses[200] > 50
+
+
+def test_the_client_gets_every_photo_answered_while_the_server_is_replaced(stack: Stack, tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:04d}.jpg").write_bytes(PHOTO)
+    names = "\n".join(str(path) for path in sorted(tmp_path.iterdir())) + "\n"
+    (tmp_path / "names").write_text(names * 17, encoding="utf-8")  # 5,100 photos
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), "--list", "--server", stack.url, "--csv", "--retries", "12"]
+    with (tmp_path / "names").open() as source, (tmp_path / "answers").open("w") as target:
+        client = subprocess.Popen(command, stdin=source, stdout=target, stderr=subprocess.DEVNULL)
+        time.sleep(2)
+        stack.compose("up", "-d", "--force-recreate", "--no-deps", "torchserve")
+        code = client.wait(240)
+    lines = (tmp_path / "answers").read_text(encoding="utf-8").splitlines()
+    assert (code, len(lines)) == (0, 5101)
+
+
+@pytest.mark.parametrize("service", ["torchserve", "gateway"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="killing a container's process from outside needs root")
+def test_what_is_killed_comes_back_by_itself_and_nothing_recorded_is_lost(stack: Stack, service: str) -> None:
+    stack.wait_until_well()
+    before = requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text.splitlines()
+    os.kill(stack.pid(service), signal.SIGKILL)
+    time.sleep(0.5)
+    stack.wait_until_well()
+    after = requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text.splitlines()
+    assert after[: len(before)] == before
+
+
+def test_data_survives_down_and_up(stack: Stack) -> None:
+    requests.post(f"{stack.url}/predict", PHOTO, headers={"X-Request-Id": "before-down"}, timeout=10)
+    stack.compose("down")
+    stack.compose("up", "-d", "--wait")
+    stack.wait_until_well()
+    assert "before-down" in requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text
+
+
+def test_a_wrong_or_missing_model_ends_the_container_at_once(images: None, tmp_path: Path) -> None:  # noqa: ARG001
+    tmp_path.chmod(0o755)
+    for content, told in ((None, "no archive"), (b"", "is empty"), (b"text", "is no archive")):
+        if content is not None:
+            (tmp_path / "petclf.mar").write_bytes(content)
+        result = subprocess.run(
+            ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "-v", f"{tmp_path}:/opt/petclf/model_store:ro", "petclf:local"],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert result.returncode == 2
+        assert told in result.stderr
+
+
+def test_bytes_that_look_like_a_password_are_not_in_the_image(images: None) -> None:  # noqa: ARG001
+    history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", "petclf:local")
+    assert base64.b64encode(b"operator:") not in history.encode()
+    assert re.findall(r"(?i)(password|secret|token)=", history) == []
