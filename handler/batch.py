@@ -95,7 +95,7 @@ class Answerer:
         try:
             return read_question(request.row, request.headers)
         except Refusal as refusal:
-            return refusal
+            return refusal.kept()
         except Exception:
             logger.exception("a request could not be read")
             return Refusal("internal_error", "this request could not be read; the reason is in the server's log")
@@ -110,7 +110,7 @@ class Answerer:
                     raise Refusal("out_of_time", "the photos before this one took too long to read; send it again")
                 item.pixels = self.pixels(item)
             except Refusal as refusal:
-                item.refusal = refusal
+                item.refusal = refusal.kept()
             except InvalidPhoto as error:
                 item.refusal = Refusal.of(error)
             except Exception:

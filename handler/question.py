@@ -128,7 +128,7 @@ def one_or_refusal(instance: object) -> Photo:
     try:
         return json_photo(instance)
     except Refusal as refusal:
-        return refusal
+        return refusal.kept()
 
 
 def json_photo(instance: object) -> Photo:

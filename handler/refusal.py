@@ -26,3 +26,8 @@ class Refusal(Exception):  # noqa: N818  (it says what happens better than Refus
     @classmethod
     def of(cls, error: InvalidPhoto) -> "Refusal":
         return cls(error.code, str(error))
+
+    def kept(self) -> "Refusal":
+        """Return it without what raised it: a traceback would keep the whole batch in memory until Python looks for cycles."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self

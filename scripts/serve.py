@@ -240,6 +240,7 @@ class Server:
             "PETCLF_MANAGEMENT_URL": self.management,
             "PETCLF_THREADS": threads,
             "OMP_NUM_THREADS": threads,
+            "MALLOC_ARENA_MAX": "2",  # Java's threads would each keep memory of their own
             "PYTHONWARNINGS": "ignore",  # a worker's warnings would be lines in the log at every start
         }
 

@@ -109,6 +109,26 @@ def test_every_refusal_has_the_same_shape(answerer: Answerer) -> None:
     assert [content(reply)["error"]["request_id"] for reply in replies] == ["1", "2", "3", "4"]
 
 
+def test_a_refused_request_is_not_kept_in_memory(answerer: Answerer) -> None:
+    """Without the help of Python's search for cycles, which comes late when few objects hold much."""
+    import gc
+    import weakref
+
+    class Body(bytearray):
+        """One that can be watched."""
+
+    for data in (b"[" * 100_000, b'{"instances": ["!"]}', b"no photo"):
+        body = Body(data)
+        watched = weakref.ref(body)
+        gc.disable()
+        try:
+            answerer.answer([Request({"body": body}, {"explain": "False", "Content-Type": "application/json"}, "id")])
+            del body
+            assert watched() is None
+        finally:
+            gc.enable()
+
+
 def test_a_bad_instance_is_refused_in_its_place(answerer: Answerer) -> None:
     import base64
 
