@@ -75,7 +75,7 @@ def main() -> None:
     try:
         pairs = send_all(args.ports[0], iter(some), 8)
         right = sum(label == answer for label, answer in pairs) if args.photos else None
-        send_all(args.ports[0], islice(cycle(some), max(2000, args.count // 10)), 8)
+        send_all(args.ports[0], islice(cycle(some), args.count // 3), 8)  # Java's own warm-up is long
         memory, begun, failed = [pss_of_children(server.pid)], time.monotonic(), 0
         for _ in range(10):
             answers = send_all(args.ports[0], islice(cycle(some), args.count // 10), 8)
