@@ -75,7 +75,10 @@ def get(parts: SplitResult, address: str, deadline: float) -> tuple[int, str | N
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     left = max(0.1, deadline - time.monotonic())
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-    with socket.create_connection((address, port), timeout=left) as plain, closing(http.client.HTTPConnection(host, port)) as connection:
+    with (
+        socket.create_connection((address, port), timeout=left) as plain,
+        closing(http.client.HTTPConnection(host, port)) as connection,
+    ):
         secure = parts.scheme == "https"
         connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
         connection.request("GET", target, headers=AGENT)

@@ -35,7 +35,9 @@ def add(path: Path, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("file", type=Path, help="predictions.htpasswd or management.htpasswd, where the gateway finds its secrets")
+    parser.add_argument(
+        "file", type=Path, help="predictions.htpasswd or management.htpasswd, where the gateway finds its secrets"
+    )
     parser.add_argument("name", help="who gets the key: letters, digits, dots, hyphens")
     args = parser.parse_args()
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", args.name):
@@ -45,7 +47,10 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: cannot write {args.file}: {error.strerror}")
     print(f"{args.name}:{secret}")
-    print(f"shown once; use it as: curl -u {args.name}:... , or PETCLF_API_KEY in the environment of scripts/predict.py", file=sys.stderr)
+    print(
+        f"shown once; use it as: curl -u {args.name}:... , or PETCLF_API_KEY in the environment of scripts/predict.py",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":
