@@ -133,6 +133,7 @@ def local_model(address: str, folder: Path) -> Path:
     """Return the model's file, fetched from MLflow where the address is one of its (models:/petclf@champion)."""
     if ":/" not in address:
         return Path(address)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow  # noqa: PLC0415  (takes seconds, and most archives are built from a file)
 
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))

@@ -115,6 +115,24 @@ def test_the_command_tells_the_digest(archive: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, f"{tmp_path}/petclf.mar: {size:.1f} MB, sha256 {digest}\n")
 
 
+def test_a_model_can_come_from_mlflow(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run = client.create_run(client.create_experiment("petclf", artifact_location=(tmp_path / "artifacts").as_uri())).info.run_id
+    client.log_artifact(run, str(MODEL), "model")
+
+    result = command("--model", f"runs:/{run}/model", "--output", str(tmp_path / "petclf.mar"))
+    missing = command("--model", "models:/petclf@champion", "--output", str(tmp_path / "petclf.mar"))
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "petclf.mar").read_bytes() == archive.read_bytes()
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert missing.stderr.startswith("error: cannot get models:/petclf@champion from MLflow: ")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -74,8 +74,7 @@ def test_every_way_of_asking_gives_the_answer_of_trainings_own_evaluation(server
     model = torch.jit.load(str(ROOT / "pretrained" / "petclf.pt"))
     expected = model(decode_photo(PHOTO, 160)[None])[0][0].tolist()
     assert answers == [pytest.approx(expected, abs=1e-3)] * len(answers)
-    # pixels were squashed from the whole photo, a JPEG from its draft
-    assert probabilities(requests.post(url, json=pixels, timeout=30)) == pytest.approx(expected, abs=2e-2)
+    assert probabilities(requests.post(url, json=pixels, timeout=30)) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -77,24 +77,24 @@ def test_a_new_version_takes_over_without_a_lost_request(server: Serving, newer:
             seen.append(version_of(server))
         return seen
 
+    (server.folder / "photo.jpg").write_bytes(PHOTO)
+    commands = documented("A new version")
+    named = re.findall(r"\d+\.\d+\.\d+(?!\.\d)", " ".join(commands).replace("127.0.0.1", ""))
+    spoken_of = {named[0]: "99.10.0", named[-1]: released}  # the first command brings the new one, the last removes the old one
+    here = {"127.0.0.1:8081": f"127.0.0.1:{server.management_port}", "127.0.0.1:8080": f"127.0.0.1:{server.port}"}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         askers = [pool.submit(ask_on) for _ in range(3)]
-        for command in documented("A new version"):
-            command = command.replace("127.0.0.1:8081", f"127.0.0.1:{server.management_port}").replace(
-                "127.0.0.1:8080", f"127.0.0.1:{server.port}"
-            )
-            command = (
-                command.replace("1.1.0", "99.10.0")
-                .replace("1.0.0", released)
-                .replace("photo.jpg", str(server.folder / "photo.jpg"))
-            )
-            (server.folder / "photo.jpg").write_bytes(PHOTO)
-            result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
-            assert result.returncode == 0, f"{command}: {result.stdout} {result.stderr}"
-            if "initial_workers" in command:
-                assert (version_of(server), version_of(server, "99.10.0")) == (released, "99.10.0")
-            time.sleep(0.5)
-        stop = True
+        try:
+            for command in commands:
+                for old, new in {**spoken_of, **here, "photo.jpg": str(server.folder / "photo.jpg")}.items():
+                    command = command.replace(old, new)
+                result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+                assert result.returncode == 0, f"{command}: {result.stdout} {result.stderr}"
+                if "initial_workers" in command:
+                    assert (version_of(server), version_of(server, "99.10.0")) == (released, "99.10.0")
+                time.sleep(0.5)
+        finally:
+            stop = True
         seen = [asker.result() for asker in askers]
 
     assert version_of(server) == "99.10.0"
