@@ -66,6 +66,12 @@ class Serving:
         [model] = requests.get(f"{self.management}/models/petclf", params={"customized": "true"}, timeout=30).json()
         return model
 
+    def workers(self) -> list[dict[str, Any]]:
+        """What TorchServe itself says of its workers; asks none of them."""
+        [model] = requests.get(f"{self.management}/models/petclf", timeout=30).json()
+        workers: list[dict[str, Any]] = model["workers"]
+        return workers
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
