@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
 
 from training.dataset import load_split
 from training.manifest import Manifest
 from training.network import Network, load_weights
+from training.quantise import EXAMPLES, quantise
 from training.train import MANIFEST, WEIGHTS
 
 
@@ -29,18 +28,7 @@ def in_fp32(network: Network) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def in_int8(network: Network, examples: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Quantise the body after seeing some training photos (static, per channel, x86 kernels)."""
-
-    def pixels(photos: torch.Tensor) -> torch.Tensor:
-        return ((photos.float() - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
-
-    whole = nn.Sequential(network.body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), network.classifier)
-    prepared = quantize_fx.prepare_fx(whole.eval(), get_default_qconfig_mapping("x86"), (pixels(examples[:1]),))
-    for part in examples.split(32):
-        prepared(pixels(part))
-    converted = quantize_fx.convert_fx(prepared)
-    traced = torch.jit.freeze(torch.jit.trace(converted, pixels(examples[:1])))
-    return lambda photos: traced(pixels(photos))
+    return torch.jit.optimize_for_inference(torch.jit.script(quantise(network, examples)))
 
 
 def milliseconds(run: Callable[[torch.Tensor], torch.Tensor], photo: torch.Tensor, rounds: int = 60) -> float:
@@ -63,7 +51,7 @@ def main() -> None:
     examples, _ = load_split(manifest, "val", saved["image_size"])
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
-        forms = {"fp32": in_fp32(network), "bf16": in_bf16(network), "int8": in_int8(network, examples[:512])}
+        forms = {"fp32": in_fp32(network), "bf16": in_bf16(network), "int8": in_int8(network, examples[:EXAMPLES])}
         for name, run in forms.items():
             right = torch.cat(
                 [run(part).argmax(1) == labels for part, labels in zip(photos.split(64), truth.split(64), strict=True)]

@@ -50,7 +50,8 @@ class PetclfHandler:
         self.answerer = Answerer(classifier, batch_size, load_page(folder / "page.html", context.model_name), allowed_hosts())
         self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
         self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
-        logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, device, self.archive or "unknown")
+        where = f"{device} in {classifier.form}" if device == "cpu" else device
+        logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, where, self.archive or "unknown")
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch."""
@@ -115,7 +116,7 @@ class PetclfHandler:
             if name in metadata
         }
         return {
-            "card": card,
+            "card": {**card, "form": self.answerer.classifier.form},
             "thresholds": metadata["thresholds"],
             "provenance": metadata.get("provenance", {}),
             "archive": self.archive,

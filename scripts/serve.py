@@ -30,7 +30,7 @@ from typing import IO, Any
 ROOT = Path(__file__).parents[1]
 MOST_WORKERS = 4  # each takes about 250 MB
 LONGEST_FOLDER = 80  # a worker's socket lies in it, and its path must stay below 108 bytes
-TOLERANCE = 1e-3  # a GPU rounds earlier
+TOLERANCE = 2e-2  # of a known answer: a GPU rounds earlier, int8 in larger steps
 LOOPBACK = "127.0.0.1"
 JVM = [
     "-Xms64m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m",  # requests of 10 MB, a hundred waiting
@@ -52,7 +52,7 @@ class Archive:
     name: str
     version: str
     photo: bytes
-    probabilities: list[float]
+    answers: list[list[float]]
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -74,12 +74,18 @@ def read_archive(path: Path) -> Archive:
             files = {name.rsplit("/", 1)[-1]: name for name in model.namelist() if "/extra/" in name}
             metadata = json.loads(model.read(files["metadata.json"]))
             photo = model.read(files["golden.png"])
-        return Archive(path, manifest["modelName"], manifest["modelVersion"], photo, metadata["golden"][0]["probabilities"])
+        forms = [metadata, *([metadata["int8"]] if "int8" in metadata else [])]
+        answers = [form["golden"][0]["probabilities"] for form in forms]
+        return Archive(path, manifest["modelName"], manifest["modelVersion"], photo, answers)
     except FileNotFoundError:
         raise ServeError(f"no archive at {path}; `make archive` builds one") from None
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
         reason = "is empty" if not path.stat().st_size else f"is no archive of petclf ({error})"
         raise ServeError(f"{path} {reason}; {again}") from None
+
+
+def apart(one: list[float], other: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
 def find_archives(store: Path) -> list[Archive]:
@@ -241,6 +247,8 @@ class Server:
             "PETCLF_THREADS": threads,
             "OMP_NUM_THREADS": threads,
             "MALLOC_ARENA_MAX": "2",  # Java's threads would each keep memory of their own
+            "MALLOC_MMAP_THRESHOLD_": "33554432",  # a worker keeps what a batch needs: given back, every page is cleared again
+            "MALLOC_TRIM_THRESHOLD_": "67108864",  # ... which took a third of the model's time; a huge photo's is given back
             "PYTHONWARNINGS": "ignore",  # a worker's warnings would be lines in the log at every start
         }
 
@@ -280,8 +288,8 @@ class Server:
                 answer = list(json.load(response)["probabilities"].values())
         except urllib.error.HTTPError as error:
             raise ServeError(f"a known photo is answered with status {error.code}") from None
-        if max(abs(one - other) for one, other in zip(answer, archive.probabilities, strict=True)) > TOLERANCE:
-            raise ServeError(f"{archive.path} answers a known photo wrong: {answer} instead of {archive.probabilities}")
+        if all(apart(answer, known) > TOLERANCE for known in archive.answers):
+            raise ServeError(f"{archive.path} answers a known photo wrong: {answer} instead of {archive.answers[0]}")
         return True
 
     def answer_probes(self) -> None:

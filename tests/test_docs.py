@@ -100,7 +100,7 @@ def test_the_figures_are_those_that_were_measured(name: str) -> None:
 
 def written(key: str, metrics: dict[str, Any]) -> str:
     value: Any = metrics
-    for part in key.split(".", 1):
+    for part in key.split("."):
         value = value[part]
     if isinstance(value, int):
         return f"{value:,}"

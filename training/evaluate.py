@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import json
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from training.files import replace_atomically, write_atomically
 from training.manifest import Manifest, Row, find_photos
 from training.network import Network, count_parameters, load_weights
 from training.photos import read_bytes
+from training.quantise import EXAMPLES, LOSS, quantise
 from training.released import summarise
 from training.report import write_report
 from training.train import MANIFEST, WEIGHTS
@@ -46,7 +48,7 @@ class Seen:
     summaries: torch.Tensor
 
     def probabilities(self, temperature: float) -> measures.Array:
-        return torch.softmax(self.logits / temperature, 1).numpy()
+        return torch.softmax(self.logits.double() / temperature, 1).numpy()
 
 
 def look(network: Network, pixels: torch.Tensor, truth: torch.Tensor | None = None) -> Seen:
@@ -84,6 +86,54 @@ def views(photos: torch.Tensor) -> torch.Tensor:
     return torch.cat(cuts)
 
 
+@dataclass
+class Fitted:
+    """What is found out about a network on photos that it did not learn from."""
+
+    temperature: float
+    unsure_below: float
+    unlike: nn.Module
+    unlike_above: float
+    figures: dict[str, Any]
+
+    def saved(self) -> dict[str, Any]:
+        """Return it as `build/calibration.pt` holds it."""
+        kind = "linear" if self.figures["fitted_on_other_things"] else "distance"
+        return {
+            "temperature": self.temperature,
+            "unsure_below": self.unsure_below,
+            "unlike": {"kind": kind, "numbers": dict(self.unlike.named_buffers())},
+            "unlike_above": self.unlike_above,
+        }
+
+
+def look_at_splits(network: Network, manifest: Manifest, size: int, cache: Path) -> dict[str, Seen]:
+    """Return what the network makes of validation, test, and some training photos."""
+    sets = {split: look(network, *load_split(manifest, split, size, cache)) for split in ("val", "test")}
+    return {**sets, "train": look(network, *sample(manifest, size, 3000))}
+
+
+def fit(
+    network: Network, sets: dict[str, Seen], others: tuple[torch.Tensor, torch.Tensor] | None, config: EvaluateConfig
+) -> Fitted:
+    """Fit temperature, unlike score and thresholds; measure how the score tells other things from the labels' photos."""
+    temperature = fit_temperature(sets["val"].logits, sets["val"].truth)
+    probabilities = sets["val"].probabilities(temperature)
+    unlike = fit_unlike(network, sets, others[0] if others else None)
+    with torch.inference_mode():
+        threshold = float(unlike(sets["val"].summaries[1::2]).quantile(1 - config.refuse))
+        pets = unlike(sets["test"].summaries)
+        figures = {"threshold": threshold, "fitted_on_other_things": bool(others)}
+        figures["pets_refused"] = float((pets > threshold).float().mean())
+        if others:
+            strange = unlike(look(network, others[1]).summaries)
+            truth = np.r_[np.zeros(len(pets)), np.ones(len(strange))]
+            figures |= {"others_refused": float((strange > threshold).float().mean()), "others": len(strange)}
+            figures["others_roc_auc"] = float(roc_auc_score(truth, torch.cat([pets, strange]).numpy()))
+    unsure_below = measures.choose_unsure(sets["val"].truth.numpy(), probabilities, config.right_when_sure)
+    return Fitted(temperature, unsure_below, unlike, threshold, figures)
+
+
 def fit_unlike(network: Network, sets: dict[str, Seen], others: torch.Tensor | None) -> nn.Module:
     """Return the unlike score: learned from other things if there are some, else by distance."""
     if others is None:
@@ -95,35 +145,44 @@ def fit_unlike(network: Network, sets: dict[str, Seen], others: torch.Tensor | N
     return fit_linear(torch.cat([sets["train"].summaries, half]), other.summaries)
 
 
+@dataclass
+class Evaluation:
+    """One form of the network, fitted and measured."""
+
+    network: Network
+    sets: dict[str, Seen]
+    fitted: Fitted
+    figures: dict[str, Any]
+    content: dict[str, Any]
+
+
+def evaluate_form(network: Network, manifest: Manifest, size: int, cache: Path, config: EvaluateConfig) -> Evaluation:
+    """Fit and measure a network, whatever it computes in."""
+    sets = look_at_splits(network, manifest, size, cache)
+    others = load_others(Path(config.outliers), size) if config.outliers else None
+    fitted = fit(network, sets, others, config)
+    probabilities = {name: seen.probabilities(fitted.temperature) for name, seen in sets.items()}
+    figures: dict[str, Any] = {
+        split: measures.everything(sets[split].truth.numpy(), probabilities[split], manifest.labels) for split in ("val", "test")
+    }
+    figures |= {"temperature": fitted.temperature, "unsure_below": fitted.unsure_below, "unlike": fitted.figures}
+    if config.photos:
+        figures["camera_photos"] = measure_folder(network, Path(config.photos), manifest.labels, size, fitted.temperature)
+    if config.scorecard_photos:
+        figures["scorecard"] = scorecard(network, manifest, size, config.scorecard_photos)
+    content = {**fitted.saved(), "reference": reference(sets["val"], manifest, probabilities["val"], fitted.unlike)}
+    return Evaluation(network, sets, fitted, figures, content)
+
+
 def evaluate(manifest: Manifest, weights: Path, config: EvaluateConfig, reports: Path, calibration: Path) -> dict[str, Any]:
     """Measure everything, write the report and the calibration, return the figures."""
     network, saved = load_weights(weights)
     if saved["labels"] != manifest.labels:
         raise UserError(f"{weights} knows {', '.join(saved['labels'])}, the manifest {', '.join(manifest.labels)}; train again")
     size, cache = saved["image_size"], weights.parent / "cache"
-    sets = {split: look(network, *load_split(manifest, split, size, cache)) for split in ("val", "test")}
-    sets["train"] = look(network, *sample(manifest, size, 3000))
-    temperature = fit_temperature(sets["val"].logits, sets["val"].truth)
-    truth = {name: seen.truth.numpy() for name, seen in sets.items()}
-    probabilities = {name: seen.probabilities(temperature) for name, seen in sets.items()}
-
-    others = load_others(Path(config.outliers), size) if config.outliers else None
-    unlike = fit_unlike(network, sets, others[0] if others else None)
-    with torch.inference_mode():
-        threshold = float(unlike(sets["val"].summaries[1::2]).quantile(1 - config.refuse))
-        test_unlike = unlike(sets["test"].summaries)
-        outside = {"threshold": threshold, "fitted_on_other_things": bool(others)}
-        outside["pets_refused"] = float((test_unlike > threshold).float().mean())
-        if others:
-            measured = unlike(look(network, others[1]).summaries)
-            outside |= {"others_refused": float((measured > threshold).float().mean()), "others": len(measured)}
-            outside["others_roc_auc"] = float(
-                roc_auc_score(
-                    np.r_[np.zeros(len(test_unlike)), np.ones(len(measured))], torch.cat([test_unlike, measured]).numpy()
-                )
-            )
-    unsure_below = measures.choose_unsure(truth["val"], probabilities["val"], config.right_when_sure)
-
+    trained = evaluate_form(network, manifest, size, cache, config)
+    test, truth = trained.sets["test"], trained.sets["test"].truth.numpy()
+    probabilities = test.probabilities(trained.fitted.temperature)
     figures: dict[str, Any] = {
         "labels": manifest.labels,
         "image_size": size,
@@ -131,35 +190,50 @@ def evaluate(manifest: Manifest, weights: Path, config: EvaluateConfig, reports:
         "data_digest": manifest.digest,
         "photos": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
         "training_minutes": saved["seconds"] / 60,
-        "temperature": temperature,
-        "calibration_error_before": measures.calibration_error(truth["test"], sets["test"].probabilities(1.0)),
-        "val": measures.everything(truth["val"], probabilities["val"], manifest.labels),
-        "test": measures.everything(truth["test"], probabilities["test"], manifest.labels),
-        "unsure_below": unsure_below,
-        "coverage": measures.coverage(truth["test"], probabilities["test"]),
-        "unlike": outside,
-        "slices": measures.slices(truth["test"], probabilities["test"], statistics(sets["test"], manifest.split("test"))),
+        **trained.figures,
+        "calibration_error_before": measures.calibration_error(truth, test.probabilities(1.0)),
+        "coverage": measures.coverage(truth, probabilities),
+        "slices": measures.slices(truth, probabilities, statistics(test, manifest.split("test"))),
     }
-    if config.photos:
-        figures["camera_photos"] = measure_folder(network, Path(config.photos), manifest.labels, size, temperature)
-    if config.scorecard_photos:
-        figures["scorecard"] = scorecard(network, manifest, size, config.scorecard_photos)
     if config.baselines:
         pixels, labels = load_split(manifest, "train", size, cache)
-        pairs = (pixels, labels, sets["test"].pixels, sets["test"].truth)
+        pairs = (pixels, labels, test.pixels, test.truth)
         figures["baselines"] = {"mean colour": baselines.mean_colour(*pairs), "20,000 parameters": baselines.tiny(*pairs)}
-
+    int8 = evaluate_int8(trained, manifest, size, cache, config)
+    if int8:
+        figures["int8"] = int8.figures
     content = {
-        "temperature": temperature,
-        "unsure_below": unsure_below,
-        "unlike_above": threshold,
-        "unlike": {"kind": "linear" if others else "distance", "numbers": dict(unlike.named_buffers())},
-        "reference": reference(sets["val"], manifest, probabilities["val"], unlike),
+        **trained.content,
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "int8": {**int8.content, "network": as_script(int8.network), "metrics": int8.figures} if int8 else None,
     }
     replace_atomically(calibration, lambda path: torch.save(content, path))
-    write_report(figures, saved["history"], truth["test"], probabilities["test"], sets["test"].pixels, reports)
+    write_report(figures, saved["history"], truth, probabilities, test.pixels, reports)
     return figures
+
+
+def evaluate_int8(trained: Evaluation, manifest: Manifest, size: int, cache: Path, config: EvaluateConfig) -> Evaluation | None:
+    """Return the network in whole numbers, fitted and measured by itself; or nothing, if it loses by it or cannot be had so."""
+    try:
+        network = quantise(trained.network, trained.sets["val"].pixels[:EXAMPLES])
+        int8 = evaluate_form(network, manifest, size, cache, config)
+    except Exception as error:  # which networks torch's tracing takes is not ours to know
+        print(f"this network cannot be had in int8, and will be released in fp32 only: {type(error).__name__}: {error}")
+        return None
+    loss = trained.figures["val"]["accuracy"] - int8.figures["val"]["accuracy"]
+    if loss > LOSS:
+        print(f"in int8 it loses {loss:.2%} of validation accuracy (limit {LOSS:.2%}), and will be released in fp32 only")
+        return None
+    answers = trained.sets["test"].logits.argmax(1) == int8.sets["test"].logits.argmax(1)
+    int8.figures["same_answer"] = float(answers.float().mean())
+    return int8
+
+
+def as_script(network: Network) -> bytes:
+    """Return a network as TorchScript: weights alone do not bring a quantised one back."""
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(network), buffer)
+    return buffer.getvalue()
 
 
 def sample(manifest: Manifest, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:

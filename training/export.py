@@ -8,7 +8,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -19,7 +19,7 @@ from training.config import PARAMS, ExportConfig, load_params
 from training.errors import UserError, run_cli
 from training.evaluate import CALIBRATION, REPORTS
 from training.files import write_atomically
-from training.network import count_parameters, load_weights, read_checkpoint
+from training.network import Network, count_parameters, load_weights, read_checkpoint
 from training.released import Released
 from training.train import WEIGHTS, git_commit
 
@@ -37,17 +37,33 @@ def export(weights: Path, calibration: Path, metrics: Path, config: ExportConfig
     fitted = read_checkpoint(calibration, "run `make evaluate`")
     if fitted["weights"] != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise UserError(f"{calibration} belongs to other weights than {weights}; run `make evaluate`")
-    released = Released(network, fitted["temperature"], rebuild_unlike(fitted["unlike"])).eval()
-    scripted = torch.jit.script(released)
     golden = golden_photos(saved["image_size"])
-    compare(released, scripted, golden)
+    scripted = released(network, fitted, golden)
     metadata = describe(saved, fitted, metrics, config, answers(scripted, golden), count_parameters(network))
-    buffer = io.BytesIO()
-    extra = {"metadata.json": json.dumps(metadata, ensure_ascii=False, indent=1).encode(), "golden.png": as_png(golden[0])}
-    torch.jit.save(scripted, buffer, _extra_files=extra)
-    write_atomically(output, buffer.getvalue())
+    extra = {"golden.png": as_png(golden[0])}
+    if fitted["int8"]:
+        quantised = cast(Network, torch.jit.load(io.BytesIO(fitted["int8"]["network"])))  # it has the same ways in
+        int8 = released(quantised, fitted["int8"], golden)
+        extra["int8.pt"] = as_bytes(int8)
+        metadata["int8"] = {**facts(fitted["int8"], answers(int8, golden)), "metrics": headlines(fitted["int8"]["metrics"])}
+    extra["metadata.json"] = json.dumps(metadata, ensure_ascii=False, indent=1).encode()
+    write_atomically(output, as_bytes(scripted, extra))
     prove_alone(output, saved["image_size"])
     return metadata
+
+
+def released(network: Network, fitted: dict[str, Any], golden: torch.Tensor) -> torch.jit.ScriptModule:
+    """Return the network with what was fitted to it, as TorchScript that was compared with what it was made from."""
+    eager = Released(network, fitted["temperature"], rebuild_unlike(fitted["unlike"])).eval()
+    scripted = torch.jit.script(eager)
+    compare(eager, scripted, golden)
+    return scripted
+
+
+def as_bytes(scripted: torch.jit.ScriptModule, extra: dict[str, bytes] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(scripted, buffer, _extra_files=extra or {})
+    return buffer.getvalue()
 
 
 def compare(released: Released, scripted: torch.jit.ScriptModule, photos: torch.Tensor) -> None:
@@ -100,7 +116,6 @@ def describe(
         "labels": saved["labels"],
         "image_size": saved["image_size"],
         "parameters": parameters,
-        "thresholds": {"unsure_below": fitted["unsure_below"], "unlike_above": fitted["unlike_above"]},
         "provenance": {
             "git_commit": saved["git_commit"],
             "exported_by": git_commit(),
@@ -110,7 +125,19 @@ def describe(
             "training": saved["config"],
             "versions": saved["versions"],
         },
-        "metrics": {name: figures[name] for name in ("test", "unlike", "camera_photos") if name in figures},
+        "metrics": headlines(figures),
+        **facts(fitted, golden),
+    }
+
+
+def headlines(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: figures[name] for name in ("test", "unlike", "camera_photos") if name in figures}
+
+
+def facts(fitted: dict[str, Any], golden: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what belongs to one form of the network, and would be wrong for another."""
+    return {
+        "thresholds": {"unsure_below": fitted["unsure_below"], "unlike_above": fitted["unlike_above"]},
         "reference": fitted["reference"],
         "golden": golden,
     }

@@ -31,10 +31,13 @@ class Network(nn.Module):
         self.body = body
         self.classifier = nn.Linear(channels, labels)
 
+    def pixels(self, photos: torch.Tensor) -> torch.Tensor:
+        """Return uint8 photos [N, 3, S, S] as the first layer sees them."""
+        return ((photos.to(self.mean.dtype) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
     def stages(self, photos: torch.Tensor) -> list[torch.Tensor]:
         """Return the map after every layer of the body, of uint8 photos [N, 3, S, S]."""
-        pixels = (photos.to(self.mean.dtype) - self.mean) / self.std
-        x = pixels.contiguous(memory_format=torch.channels_last)
+        x = self.pixels(photos)
         maps: list[torch.Tensor] = []
         for layer in self.body:
             x = layer(x)

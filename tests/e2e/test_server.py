@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from handler.classifier import TOLERANCE, Classifier
 from handler.golden import golden_photos
 from handler.photo_input import decode_photo
 from tests.drawing import draw_photo, encoded
@@ -71,8 +72,9 @@ def test_every_way_of_asking_gives_the_answer_of_trainings_own_evaluation(server
         assert response.status_code == 200, response.text
         answers += [list(answer["probabilities"].values()) for answer in response.json()["predictions"]]
 
-    model = torch.jit.load(str(ROOT / "pretrained" / "petclf.pt"))
-    expected = model(decode_photo(PHOTO, 160)[None])[0][0].tolist()
+    model = Classifier(ROOT / "pretrained" / "petclf.pt", "cpu", threads=1)
+    [judgement], _ = model.predict(decode_photo(PHOTO, 160)[None])
+    expected = list(judgement.probabilities.values())
     assert answers == [pytest.approx(expected, abs=1e-3)] * len(answers)
     assert probabilities(requests.post(url, json=pixels, timeout=30)) == pytest.approx(expected, abs=1e-3)
 
@@ -89,12 +91,11 @@ def test_awkward_files_get_their_exact_answer(server: Serving, name: str) -> Non
 
 
 def test_the_recorded_golden_answers_come_through_the_server(server: Serving) -> None:
-    extra = {"metadata.json": ""}
-    torch.jit.load(str(ROOT / "pretrained" / "petclf.pt"), _extra_files=extra)
-    metadata = json.loads(extra["metadata.json"])
-    for photo, golden in zip(golden_photos(metadata["image_size"]), metadata["golden"], strict=True):
+    model = Classifier(ROOT / "pretrained" / "petclf.pt", "cpu", threads=1)
+    assert server.describe()["customizedMetadata"]["card"]["form"] == model.form
+    for photo, golden in zip(golden_photos(model.size), model.metadata["golden"], strict=True):
         data = encoded(Image.fromarray(photo.permute(1, 2, 0).numpy()), "PNG")
-        assert probabilities(server.predict(data)) == pytest.approx(golden["probabilities"], abs=1e-4)
+        assert probabilities(server.predict(data)) == pytest.approx(golden["probabilities"], abs=TOLERANCE[model.form])
 
 
 def test_every_stranger_of_a_crowd_gets_its_own_answer(server: Serving) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from handler.batch import Answerer, Request
-from handler.classifier import Classifier
+from handler.classifier import TOLERANCE, Classifier
 from handler.golden import golden_photos
 from handler.photo_input import decode_photo
 from tests.drawing import draw_photo, encoded
@@ -52,7 +52,9 @@ def test_the_recorded_answers_of_the_golden_photos_are_given(answerer: Answerer,
         buffer = io.BytesIO()
         Image.fromarray(photo.permute(1, 2, 0).numpy()).save(buffer, "PNG")
         [reply] = answers(answerer, [raw(buffer.getvalue())])
-        assert list(content(reply)["probabilities"].values()) == pytest.approx(golden["probabilities"], abs=1e-4)
+        assert list(content(reply)["probabilities"].values()) == pytest.approx(
+            golden["probabilities"], abs=TOLERANCE[classifier.form]
+        )
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from handler.photo_input import decode_photo
 from tests.conftest import draw_folder
 from tests.drawing import draw_photo, encoded
 from tests.training.conftest import run_module
+from training import evaluate as evaluation
+from training import export
 from training.calibrate import rebuild_unlike
 from training.corruptions import CORRUPTIONS, corrupted
 from training.evaluate import look, read_all
 from training.manifest import Manifest
 from training.network import load_weights
+from training.quantise import quantise
 from training.released import Released, summarise
 
 
@@ -52,7 +55,7 @@ def test_the_model_carries_its_facts(trained: Path) -> None:
     facts = metadata(trained / "build" / "petclf.pt")
 
     manifest = Manifest.read(trained / "data" / "manifest.csv")
-    assert (facts["name"], facts["version"], facts["labels"], facts["image_size"]) == ("petclf", "1.1.0", ["cat", "dog"], 64)
+    assert (facts["name"], facts["version"], facts["labels"], facts["image_size"]) == ("petclf", "1.2.0", ["cat", "dog"], 64)
     assert facts["provenance"]["data_digest"] == manifest.digest
     assert set(facts["thresholds"]) == {"unsure_below", "unlike_above"}
     statistics = {"brightness", "contrast", "sharpness", "colourfulness", "width", "height", "aspect", "confidence", "unlike"}
@@ -108,6 +111,59 @@ def test_evaluation_sees_what_the_handler_sees(trained: Path, monkeypatch: pytes
 
     assert torch.equal(pixels, by_hand)
     assert torch.equal(look(network, pixels).summaries, summarise(network.stages(by_hand)).detach())
+
+
+def test_the_network_in_whole_numbers_says_nearly_the_same(trained: Path) -> None:
+    network, _ = load_weights(trained / "build" / "weights.pt")
+    photos = torch.stack(
+        [decode_photo(encoded(draw_photo(kind, seed, (90, 90))), 64) for kind in ("cat", "dog") for seed in range(20)]
+    )
+
+    quantised = quantise(network, photos)
+
+    with torch.inference_mode():
+        trained_maps, rounded_maps = network.stages(photos), quantised.stages(photos)
+        assert [maps.shape for maps in rounded_maps] == [maps.shape for maps in trained_maps]
+        for exact, rounded in zip(trained_maps, rounded_maps, strict=True):
+            assert float((rounded - exact).abs().mean()) < 0.1 * float(exact.abs().mean())
+        alike = network(photos).argmax(1) == quantised(photos).argmax(1)
+    assert alike.float().mean() >= 0.9
+
+
+def test_the_int8_form_is_packed_with_facts_of_its_own(trained: Path) -> None:
+    path = trained / "build" / "petclf.pt"
+    extra = {"int8.pt": ""}
+    torch.jit.load(str(path), _extra_files=extra)
+    facts = metadata(path)["int8"]
+    assert set(facts) == {"thresholds", "reference", "golden", "metrics"}
+
+    int8 = torch.jit.load(io.BytesIO(extra["int8.pt"]))
+    photos = golden_photos(64)
+    probabilities, _ = int8(photos)
+    _, maps = int8.explain(photos)
+
+    assert torch.allclose(probabilities, torch.tensor([one["probabilities"] for one in facts["golden"]]), atol=1e-5)
+    assert maps.shape[:2] == (3, 2)
+    assert json.loads((trained / "reports" / "metrics.json").read_text())["int8"]["same_answer"] >= 0.9
+
+
+@pytest.mark.parametrize("reason", ["loses", "cannot be had"])
+def test_a_network_that_int8_does_not_suit_is_released_without(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    if reason == "loses":
+        monkeypatch.setattr(evaluation, "LOSS", -1.0)
+    else:
+        monkeypatch.setattr(evaluation, "quantise", lambda *_: torch.jit.script(None))
+
+    evaluation.main([])
+    export.main([])
+
+    assert reason in capsys.readouterr().out
+    assert "int8" not in metadata(folder / "build" / "petclf.pt")
 
 
 def test_other_things_teach_and_measure_the_unlike_score(trained: Path, tmp_path: Path) -> None:
