@@ -138,9 +138,11 @@ def threads() -> int:
 
 
 def quiet_torchserve() -> None:
-    """Let TorchServe's worker code log warnings only: it writes two lines a request; metrics are lines too, and stay."""
+    """Let TorchServe's worker code log warnings only: it writes lines for each batch. Metrics are lines too; ours stay."""
     logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("ts.metrics.caching_metric").setLevel(logging.INFO)
+    metrics = logging.getLogger("ts.metrics.caching_metric")
+    metrics.setLevel(logging.INFO)
+    metrics.addFilter(lambda record: not str(record.msg).startswith("[METRICS]PredictionTime"))  # petclf_seconds says it
 
 
 def report_failure(reason: str) -> None:

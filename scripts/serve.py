@@ -27,6 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from scripts import natural_batching
+
 ROOT = Path(__file__).parents[1]
 MOST_WORKERS = 4  # each takes about 250 MB
 LONGEST_FOLDER = 80  # a worker's socket lies in it, and its path must stay below 108 bytes
@@ -207,10 +209,13 @@ class Server:
         home = find_torchserve()
         config = folder / "config.properties"
         config.write_text(self.configuration(), encoding="utf-8")
+        patched = folder / "classes"
+        if not natural_batching.patch(home / "ts" / "frontend" / "model-server.jar", patched):
+            say("this is not TorchServe 0.12.0: batches wait for maxBatchDelay", level="WARNING")
         return [
             find_java(), *JVM, *self.args.java_options.split(),
             f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder}", f"-Dlog4j.configurationFile=file://{self.args.log_config.resolve()}",
-            "-cp", f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer",
+            "-cp", f"{patched}:{home}/ts/frontend/*", "org.pytorch.serve.ModelServer",
             "--python", sys.executable, "-f", str(config), "-s", str(self.store), "-ncs",
         ]  # fmt: skip
 
@@ -407,9 +412,9 @@ def reachable(host: str) -> str:
     return LOOPBACK if host in ("0.0.0.0", "") else host
 
 
-def say(text: str, logger: str = "serve") -> None:
+def say(text: str, logger: str = "serve", level: str = "INFO") -> None:
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    print(json.dumps({"time": now, "level": "INFO", "logger": logger, "message": text}, ensure_ascii=False), flush=True)
+    print(json.dumps({"time": now, "level": level, "logger": logger, "message": text}, ensure_ascii=False), flush=True)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

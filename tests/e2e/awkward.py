@@ -111,7 +111,7 @@ def cases() -> dict[str, Awkward]:
         "24 megapixels": lambda: Awkward(
             encoded(Image.new("RGB", (6000, 4000), (90, 120, 30)), quality=50),
             png(Image.new("RGB", (160, 160), (90, 120, 30))),
-            apart=2e-2,
+            apart=6e-2,  # one flat colour, a level apart: far from anything learned, where int8 steps are large
         ),
     }
     found |= {name: make() for name, make in modes.items()}
