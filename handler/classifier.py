@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,37 +41,40 @@ class Classifier:
     def __init__(self, path: Path, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.device = torch.device(device)
-        extra: dict[str, Any] = {"metadata.json": "", "int8.pt": ""}
         try:
-            self.model = load(path, self.device, extra)
-        except (RuntimeError, ValueError) as error:
+            self.metadata: dict[str, Any] = json.loads(read_extra(path, "metadata.json") or "{}")
+            for key in ("name", "version", "labels", "image_size", "thresholds", "golden"):
+                if key not in self.metadata:
+                    raise BrokenModelError(f"{path.name} has no {key} in its metadata.json; export it with `make export`")
+            self.labels: list[str] = self.metadata["labels"]
+            self.size: int = self.metadata["image_size"]
+            int8 = self.load_int8(read_extra(path, "int8.pt"))
+            self.form = "int8" if int8 else "fp32" if self.device.type == "cpu" else "gpu"
+            self.model = int8 or load(path, self.device)
+        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, BrokenModelError):
+                raise
             raise BrokenModelError(f"{path.name} is no TorchScript model: {str(error).splitlines()[0]}") from None
-        self.metadata: dict[str, Any] = json.loads(extra["metadata.json"] or "{}")
-        for key in ("name", "version", "labels", "image_size", "thresholds", "golden"):
-            if key not in self.metadata:
-                raise BrokenModelError(f"{path.name} has no {key} in its metadata.json; export it with `make export`")
-        self.labels: list[str] = self.metadata["labels"]
-        self.size: int = self.metadata["image_size"]
-        self.form = "fp32" if self.device.type == "cpu" else "gpu"
-        if extra["int8.pt"] and self.form == "fp32" and os.environ.get("PETCLF_INT8") != "off":
-            self.prefer_int8(extra["int8.pt"])
 
-    def prefer_int8(self, content: bytes) -> None:
-        """Answer with the form in whole numbers, twice as fast, where this machine gives its recorded answers."""
+    def load_int8(self, content: bytes) -> torch.jit.ScriptModule | None:
+        """Return the form in whole numbers, twice as fast, if it is wanted and this machine gives its recorded answers."""
+        if not content or self.device.type != "cpu" or os.environ.get("PETCLF_INT8") == "off":
+            return None
+        facts = self.metadata["int8"]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said once a process: that quantised tensors will go in some later torch
                 torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
             model = load(io.BytesIO(content), self.device)
-            error = worst_error(model, self.metadata["int8"]["golden"], self.size, self.device)
+            error = worst_error(model, facts["golden"], self.size, self.device)
         except (RuntimeError, ValueError) as reason:  # e.g. no such kernels on this CPU
             logger.warning("int8 cannot run here, so fp32 answers: %s", str(reason).splitlines()[0])
-            return
+            return None
         if error > TOLERANCE["int8"]:
             logger.warning("int8 rounds otherwise here, by %.2g, so fp32 answers", error)
-            return
-        self.model, self.form = model, "int8"
-        self.metadata |= self.metadata["int8"]
+            return None
+        self.metadata |= facts
+        return model
 
     def warm_up(self, batch_size: int) -> None:
         """Answer batches of every size: TorchScript optimises each on its second time, which takes long."""
@@ -113,12 +117,18 @@ class Classifier:
         return [one[self.labels.index(judgement.label)].cpu() for one, judgement in zip(maps, judgements, strict=True)]
 
 
-def load(source: Path | io.BytesIO, device: torch.device, extra: dict[str, Any] | None = None) -> torch.jit.ScriptModule:
-    """Return a TorchScript module made as fast as it gets on this device; `extra` is filled with what lies beside it."""
+def read_extra(path: Path, name: str) -> bytes:
+    """Return what lies in the file beside the module; nothing if it is not there. No module is loaded for it."""
+    with zipfile.ZipFile(path) as packed:
+        return next((packed.read(entry) for entry in packed.namelist() if entry.endswith(f"/extra/{name}")), b"")
+
+
+def load(source: Path | io.BytesIO, device: torch.device) -> torch.jit.ScriptModule:
+    """Return a TorchScript module, made as fast as it gets on this device."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is what TorchServe loads
         file = source if isinstance(source, io.BytesIO) else str(source)
-        scripted = torch.jit.load(file, map_location=device, _extra_files=extra).eval()
+        scripted = torch.jit.load(file, map_location=device).eval()
         frozen = torch.jit.freeze(scripted, preserved_attrs=["explain"])
         on_cpu = device.type == "cpu"
         return torch.jit.optimize_for_inference(frozen, other_methods=["explain"]) if on_cpu else frozen

@@ -1,5 +1,6 @@
 """The way into TorchServe: rows and headers in, replies out. What an answer is, is decided in batch.py."""
 
+import ctypes
 import logging
 import os
 import time
@@ -16,7 +17,7 @@ from handler.identity import archive_digest
 from handler.page import load_page
 from handler.prediction_log import PredictionLog
 from handler.recent import Recent
-from handler.telemetry import Telemetry, queue_reader
+from handler.telemetry import Observation, Telemetry, queue_reader
 
 logger = logging.getLogger("petclf")
 
@@ -43,6 +44,7 @@ class PetclfHandler:
         batch_size = int(properties["batch_size"])
         classifier.warm_up(batch_size)
         classifier.check_golden()
+        give_back_memory()
         self.archive = archive_digest(folder)
         self.version = metadata["version"]
         self.recent = Recent(folder / "recent.ring", classifier.labels)
@@ -81,11 +83,15 @@ class PetclfHandler:
             self.telemetry.count("petclf_refused" if labels else "petclf_failed", *labels, by=count)
         if answered or outcome.refused:
             result = "answered" if answered else "refused"
-            self.telemetry.observe("petclf_seconds", seconds, "total", result)
-            self.telemetry.observe("petclf_seconds", outcome.decode_seconds, "decode", result)
+            observed: list[Observation] = [
+                ("petclf_seconds", seconds, ("total", result)),
+                ("petclf_seconds", outcome.decode_seconds, ("decode", result)),
+            ]
+            if answered:
+                observed.append(("petclf_seconds", outcome.model_seconds, ("model", "answered")))
+                observed.append(("petclf_batch_photos", len(answered), ()))
+            self.telemetry.observe(*observed)
         if answered:
-            self.telemetry.observe("petclf_seconds", outcome.model_seconds, "model", "answered")
-            self.telemetry.observe("petclf_batch_photos", len(answered))
             self.recent.add([remembered(item) for item in answered])
             if lost := self.log.write([self.log_entry(item) for item in answered]):
                 self.telemetry.count("petclf_log_lost", by=lost)
@@ -138,11 +144,15 @@ def threads() -> int:
 
 
 def quiet_torchserve() -> None:
-    """Let TorchServe's worker code log warnings only: it writes lines for each batch. Metrics are lines too; ours stay."""
+    """Let TorchServe's worker code log warnings only: it writes lines for each batch, and telemetry.py writes the metrics."""
     logging.getLogger().setLevel(logging.WARNING)
-    metrics = logging.getLogger("ts.metrics.caching_metric")
-    metrics.setLevel(logging.INFO)
-    metrics.addFilter(lambda record: not str(record.msg).startswith("[METRICS]PredictionTime"))  # petclf_seconds says it
+
+
+def give_back_memory() -> None:
+    """Give the system what loading took and nobody needs any more, about 40 MB; without glibc nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def report_failure(reason: str) -> None:

@@ -36,7 +36,7 @@ TOLERANCE = 2e-2  # of a known answer: a GPU rounds earlier, int8 in larger step
 LOOPBACK = "127.0.0.1"
 JVM = [
     "-Xms64m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m",  # requests of 10 MB, a hundred waiting
-    "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-XX:-UsePerfData",  # no second thread pool, no files in /tmp
+    "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",  # no second thread pool, no files in /tmp
     "-XX:+ExitOnOutOfMemoryError",
     "--enable-native-access=ALL-UNNAMED",
 ]  # fmt: skip
