@@ -20,7 +20,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo archive serve smoke image image-from-archive image-file publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help bench bench-peers setup demo archive serve smoke image image-from-archive image-file publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -108,6 +108,13 @@ test: setup ## Run every test that this machine can; what is skipped says why
 
 fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))
+
+bench: archive ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
+	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --rounds 2 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+bench-peers: archive ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; 25 minutes)
+	@$(BIN)/python -m benchmarks.environments
+	@$(BIN)/python -W ignore -m benchmarks.compare --record peers $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 check: lint ## Lint, formatting and types
 	@$(BIN)/mypy
