@@ -20,7 +20,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-peers setup demo archive serve smoke image image-from-archive image-file publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help bench bench-peers setup demo archive serve smoke image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -55,10 +55,19 @@ image-from-archive: ## Build the images from the archive that is in model_store/
 	@docker build $(DOCKER_BUILD) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t petclf:local .
 	@docker build $(DOCKER_BUILD) -t petclf-gateway:local deploy/gateway
 
-up: image up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those
+image-mlflow: ## Build petclf-mlflow:local, the tracking server's image
+	@docker build $(DOCKER_BUILD) -f deploy/mlflow/Dockerfile -t petclf-mlflow:local .
+
+up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those
 
 up-built: deploy/gateway/secrets/management.htpasswd ## Start the images that are there
 	@docker compose $(PROFILES:%=--profile %) up -d --wait
+
+roll: ## Replace the running server by the image petclf:local, without a failed request
+	@docker compose --profile roll up -d --wait --no-deps spare
+	@docker compose up -d --wait --no-deps --force-recreate torchserve
+	@docker compose --profile roll stop spare
+	@docker compose --profile roll rm -f spare
 
 deploy/gateway/secrets/management.htpasswd:
 	@echo "management key (shown once):"
@@ -78,7 +87,7 @@ publish: ## Push build/images.tar: make publish REGISTRY=ghcr.io/owner/petclf TA
 	@docker tag petclf-gateway:local "$(REGISTRY)-gateway:$(TAG)" && docker push "$(REGISTRY)-gateway:$(TAG)"
 
 down: ## Stop what `make up` started; data stays in its volumes
-	@docker compose --profile monitoring --profile training down
+	@docker compose --profile monitoring --profile training --profile roll down
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")

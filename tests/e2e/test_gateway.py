@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import ROOT, free_port
 
@@ -207,7 +208,7 @@ def test_every_path_leads_where_it_should(gateway: Gateway, method: str, path: s
     "path",
     ["/models", "/models/petclf", "/api-description", "/ping", "/metrics", "/token", "/wfpredict/x", "/v2/health/ready", "/invocations", "/petclf/predict",
      "/predictions", "/predictions/", "/predictions/petclf/1/2", "/predictions/../models", "/predictions/..%2fmodels", "/predictions/%2e%2e/models",
-     "//predictions/petclf", "/predictions//petclf", "/predictions/petclf%00", "/predictions/petclf%0d%0aX:1", "/predictions/petclf;x", "/prediction-log",
+     "//predictions/petclf", "/predictions//petclf", "/predictions/petclf%00", "/predictions/petclf%0a", "/predictions/petclf/1.0.0%0A", "/predictions/petclf%0d%0aX:1", "/predictions/petclf;x", "/prediction-log",
      "/v1/models/other:predict", "/.git/config", "/docs.html/../../nginx.conf"],
 )  # fmt: skip
 def test_no_other_path_reaches_the_server(gateway: Gateway, path: str) -> None:
@@ -485,3 +486,64 @@ def test_security_headers_are_on_every_answer(gateway: Gateway) -> None:
         headers = requests.get(gateway.url + path, timeout=10).headers
         assert headers["X-Content-Type-Options"] == "nosniff", path
         assert headers["Server"] == "nginx"
+
+
+def test_a_refused_path_is_logged_as_it_was_asked_for(gateway: Gateway) -> None:
+    requests.get(f"{gateway.url}/nothing/here?secret=1", headers={"X-Request-Id": "not-there"}, timeout=10)
+    [entry] = [line for line in gateway.log() if line["request_id"] == "not-there"]
+    assert (entry["path"], entry["status"]) == ("/nothing/here", 404)
+
+
+def test_the_handlers_own_415_passes_as_it_is(gateway: Gateway) -> None:
+    gateway.upstream.status, gateway.upstream.body = (
+        b"415 Unsupported",
+        b'{"error":{"code":"unsupported_media_type","message":"theirs"}}',
+    )
+    answer = requests.post(f"{gateway.url}/predict", b"photo", headers={"Content-Type": "image/jpeg"}, timeout=10)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (415, "theirs")
+
+
+def test_a_spare_answers_when_the_server_is_away(tmp_path: Path) -> None:
+    with running(tmp_path, PETCLF_SERVER="127.0.0.3", PETCLF_SPARE="127.0.0.1") as gateway:
+        statuses = [requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code for _ in range(5)]
+        ready = requests.get(f"{gateway.url}/ready", timeout=10).status_code
+    assert (statuses, ready) == ([200] * 5, 200)
+
+
+def test_prometheus_reads_the_gateways_connections_at_an_address_of_their_own(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}") as gateway:
+        requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        hidden = requests.get(f"{gateway.url}/metrics", timeout=10).status_code
+    samples = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert set(samples) == {"petclf_gateway_connections", "petclf_gateway_connections_accepted_total"}
+    assert samples["petclf_gateway_connections_accepted_total"] >= 2
+    assert hidden == 404
+
+
+def test_a_secret_that_cannot_be_read_does_not_open_the_gateway(tmp_path: Path) -> None:
+    def told(*there: str) -> tuple[int, str]:
+        secrets = tmp_path / "-".join(there)
+        secrets.mkdir()
+        for name in there:
+            (secrets / name).mkdir()  # what Docker makes of a file that is to be mounted and is not there
+        result = subprocess.run(
+            [str(ROOT / "deploy" / "gateway" / "start")], capture_output=True, text=True, timeout=20, check=False,
+            env={**os.environ, "GATEWAY_SECRETS": str(secrets), "GATEWAY_WORK": str(tmp_path / "work")},
+        )  # fmt: skip
+        return result.returncode, result.stdout
+
+    for name in ("predictions.htpasswd", "management.htpasswd", "tls.crt", "tls.key"):
+        code, said = told(name)
+        assert (code, f"error: {tmp_path / name / name} is there, but user" in said) == (2, True)
+
+
+def test_half_a_certificate_does_not_start_without_encryption(tmp_path: Path) -> None:
+    (tmp_path / "tls.crt").write_text("certificate", encoding="utf-8")
+    result = subprocess.run(
+        [str(ROOT / "deploy" / "gateway" / "start")], capture_output=True, text=True, timeout=20, check=False,
+        env={**os.environ, "GATEWAY_SECRETS": str(tmp_path), "GATEWAY_WORK": str(tmp_path / "work")},
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "error: tls.crt and tls.key belong together" in result.stdout
