@@ -43,34 +43,32 @@ class Classifier:
         self.device = torch.device(device)
         try:
             self.metadata: dict[str, Any] = json.loads(read_extra(path, "metadata.json") or "{}")
-            for key in ("name", "version", "labels", "image_size", "thresholds", "golden"):
-                if key not in self.metadata:
-                    raise BrokenModelError(f"{path.name} has no {key} in its metadata.json; export it with `make export`")
-            self.labels: list[str] = self.metadata["labels"]
-            self.size: int = self.metadata["image_size"]
             int8 = self.load_int8(read_extra(path, "int8.pt"))
-            self.form = "int8" if int8 else "fp32" if self.device.type == "cpu" else "gpu"
             self.model = int8 or load(path, self.device)
         except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, BrokenModelError):
-                raise
             raise BrokenModelError(f"{path.name} is no TorchScript model: {str(error).splitlines()[0]}") from None
+        self.form = "int8" if int8 else "fp32" if self.device.type == "cpu" else "gpu"
+        for key in ("name", "version", "labels", "image_size", "thresholds", "golden"):
+            if key not in self.metadata:
+                raise BrokenModelError(f"{path.name} has no {key} in its metadata.json; export it with `make export`")
+        self.labels: list[str] = self.metadata["labels"]
+        self.size: int = self.metadata["image_size"]
 
     def load_int8(self, content: bytes) -> torch.jit.ScriptModule | None:
         """Return the form in whole numbers, twice as fast, if it is wanted and this machine gives its recorded answers."""
         if not content or self.device.type != "cpu" or os.environ.get("PETCLF_INT8") == "off":
             return None
-        facts = self.metadata["int8"]
         try:
+            facts = self.metadata["int8"]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said once a process: that quantised tensors will go in some later torch
                 torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
             model = load(io.BytesIO(content), self.device)
-            error = worst_error(model, facts["golden"], self.size, self.device)
-        except (RuntimeError, ValueError) as reason:  # e.g. no such kernels on this CPU
+            error = worst_error(model, facts["golden"], self.metadata["image_size"], self.device)
+        except (RuntimeError, ValueError, KeyError) as reason:  # e.g. no such kernels on this CPU
             logger.warning("int8 cannot run here, so fp32 answers: %s", str(reason).splitlines()[0])
             return None
-        if error > TOLERANCE["int8"]:
+        if not error <= TOLERANCE["int8"]:  # not a number is no answer either
             logger.warning("int8 rounds otherwise here, by %.2g, so fp32 answers", error)
             return None
         self.metadata |= facts
