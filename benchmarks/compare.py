@@ -194,7 +194,8 @@ def main() -> None:
     chosen = [system for system in SYSTEMS if not args.only or any(system.name.startswith(name) for name in args.only)]
     for system in chosen:
         if system.missing:
-            sys.exit(f"error: {system.name} has no environment; `make bench-peers` makes it")
+            print(f"left out: {system.name}: {system.missing}")
+    chosen = [system for system in chosen if not system.missing]
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory(prefix="petclf-") as scratch:
         (drawn := Path(scratch, "photos")).mkdir()

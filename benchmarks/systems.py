@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class System:
     form: str = "raw"
     environment: dict[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()  # packages of its own environment; none: petclf's is enough
+    program: str = ""  # what must be installed beside Python
     prepare: Callable[[Path], None] | None = None
 
     @property
@@ -49,8 +51,12 @@ class System:
         return str(ENVIRONMENTS / self.environment_name / "bin" / "python") if self.needs else sys.executable
 
     @property
-    def missing(self) -> bool:
-        return not Path(self.python).exists()
+    def missing(self) -> str:
+        """What is not here, or nothing."""
+        if not Path(self.python).exists():
+            return "its environment is missing; `make bench-peers` makes it"
+        searched = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts servers
+        return f"no {self.program} here" if self.program and not shutil.which(self.program, path=searched) else ""
 
 
 def petclf(port: int, _folder: Path) -> list[str]:
@@ -114,7 +120,7 @@ def java_home() -> dict[str, str]:
 
 SYSTEMS = [
     System("petclf", petclf, "/predictions/petclf"),
-    System("petclf with gateway", module("petclf_and_gateway")),
+    System("petclf with gateway", module("petclf_and_gateway"), program="nginx"),
     System("TorchServe stock", torchserve, "/predictions/petclf", environment=java_home(), prepare=archive_stock),
     System("FastAPI 1 process", uvicorn(1), environment=ONE_THREAD, needs=("fastapi", "uvicorn[standard]")),
     System("FastAPI 2 processes", uvicorn(2), environment=ONE_THREAD, needs=("fastapi", "uvicorn[standard]")),
