@@ -30,4 +30,4 @@ refusal 429 too_many_requests "too many requests from this address; wait a secon
 refusal 431 headers_too_large "the headers are too large"
 refusal 500 internal_error "the server failed; the reason is in its log"
 refusal 503 busy "the server is busy or starting; try again" "$again"
-refusal 504 too_slow "the server took too long" "$again"
+refusal 504 too_slow "the server took too long" "if (\$unreached) { rewrite ^ /.error/503 last; } $again"

@@ -510,6 +510,29 @@ def test_a_spare_answers_when_the_server_is_away(tmp_path: Path) -> None:
     assert (statuses, ready) == ([200] * 5, 200)
 
 
+def test_a_server_that_does_not_even_take_a_connection_is_busy_not_slow(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # nobody accepts them, so that the next one waits in vain
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        gateway = stack.enter_context(running(tmp_path, PETCLF_INFERENCE_PORT=str(full.getsockname()[1])))
+        answer = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+        [entry] = gateway.log()
+    assert error_of(answer) == (503, "busy")
+    assert answer.headers["Retry-After"] == "1"
+    assert entry["status"] == 503
+    assert entry["seconds"] >= 1  # it was tried
+
+
+def test_a_server_that_takes_too_long_is_slow(gateway: Gateway) -> None:
+    """The time-out itself is fifteen seconds; here the server says 504 itself."""
+    gateway.upstream.status = b"504 Gateway Timeout"
+    answer = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+    assert error_of(answer) == (504, "too_slow")
+
+
 def test_prometheus_reads_the_gateways_connections_at_an_address_of_their_own(tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}") as gateway:
