@@ -35,7 +35,8 @@ LONGEST_FOLDER = 80  # a worker's socket lies in it, and its path must stay belo
 TOLERANCE = 2e-2  # of a known answer: a GPU rounds earlier, int8 in larger steps
 LOOPBACK = "127.0.0.1"
 JVM = [
-    "-Xms64m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m",  # requests of 10 MB, a hundred waiting
+    "-Xms64m", "-Xmx512m",  # a hundred requests that wait; the gateway lets few large ones in at a time
+    "-XX:MaxDirectMemorySize=1g",  # a batch of eight at 10 MB each is copied into one buffer; without room a worker waits in vain
     "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",  # no second thread pool, no files in /tmp
     "-XX:+ExitOnOutOfMemoryError",
     "--enable-native-access=ALL-UNNAMED",

@@ -361,6 +361,18 @@ def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
         assert statuses.count(200) == 4
 
 
+def test_of_large_photos_the_server_gets_only_a_few_at_a_time(gateway: Gateway) -> None:
+    """It holds each several times over; small ones pass meanwhile."""
+    gateway.upstream.slow = 1.0
+    with ThreadPoolExecutor(20) as pool:
+        large = [pool.submit(requests.post, f"{gateway.url}/predict", bytes(2_000_000), timeout=20) for _ in range(12)]
+        time.sleep(0.3)
+        small = [pool.submit(requests.post, f"{gateway.url}/predict", b"photo", timeout=20) for _ in range(4)]
+        statuses = [answer.result().status_code for answer in large]
+        assert [answer.result().status_code for answer in small] == [200] * 4
+    assert (statuses.count(200), statuses.count(503)) == (6, 6)
+
+
 def test_slow_clients_do_not_stop_the_others(gateway: Gateway) -> None:
     slow = []
     for _ in range(50):

@@ -140,6 +140,16 @@ def test_too_large_a_body_is_refused_before_a_worker_sees_it(server: Serving) ->
     assert server.predict(bytes(10_485_761)).status_code == 413
 
 
+def test_eight_strangers_with_the_largest_bodies_at_once_are_refused_and_take_nothing_from_others(server: Serving) -> None:
+    pids = [worker["pid"] for worker in server.workers()]
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        large = [pool.submit(server.predict, bytes(10_485_760)) for _ in range(160)]
+        while not all(answer.done() for answer in large):
+            assert server.predict(PHOTO).status_code == 200
+        assert {answer.result().status_code for answer in large} == {400}
+    assert [worker["pid"] for worker in server.workers()] == pids
+
+
 def test_the_archives_digest_is_the_same_everywhere(server: Serving) -> None:
     digest = server.archive_digest
     side_file = (server.store / "petclf.mar.sha256").read_text().split()[0]
