@@ -37,7 +37,7 @@ demo: archive ## Clone to answer: serve, predict one photo, say where the page i
 archive: model_store/petclf.mar ## Build model_store/petclf.mar; MODEL=build/petclf.pt or models:/petclf@champion
 
 # a model that is named is always packed; the released one only when something in the archive is newer
-model_store/petclf.mar: $(if $(MODEL),FORCE) $(wildcard handler/*) web/page.html pretrained/petclf.pt scripts/build_archive.py | setup
+model_store/petclf.mar: $(if $(MODEL),FORCE) $(wildcard handler/*) web/page.html $(wildcard pretrained/*.pt) scripts/build_archive.py | setup
 	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: FORCE
@@ -106,8 +106,8 @@ register: setup ## Log model and figures to MLflow as the candidate
 
 release: train evaluate export ## Train, measure, export, and put the result into pretrained/
 	@mkdir -p pretrained
-	@cp build/petclf.pt reports/metrics.json pretrained/
-	@echo "pretrained/petclf.pt and pretrained/metrics.json are in place; commit them with docs/model-card.md"
+	@cp build/petclf.pt build/petclf-int8.pt reports/metrics.json pretrained/
+	@echo "pretrained/petclf.pt, petclf-int8.pt and metrics.json are in place; commit them with docs/model-card.md"
 
 mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
 	@$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"

@@ -1,5 +1,6 @@
 """petclf.pt, ready to answer: loaded, frozen, warmed up, and proven on photos whose answers are known."""
 
+import hashlib
 import io
 import json
 import logging
@@ -43,7 +44,7 @@ class Classifier:
         self.device = torch.device(device)
         try:
             self.metadata: dict[str, Any] = json.loads(read_extra(path, "metadata.json") or "{}")
-            int8 = self.load_int8(read_extra(path, "int8.pt"))
+            int8 = self.load_int8(path.with_name("petclf-int8.pt"))
             self.model = int8 or load(path, self.device)
         except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
             raise BrokenModelError(f"{path.name} is no TorchScript model: {str(error).splitlines()[0]}") from None
@@ -54,18 +55,22 @@ class Classifier:
         self.labels: list[str] = self.metadata["labels"]
         self.size: int = self.metadata["image_size"]
 
-    def load_int8(self, content: bytes) -> torch.jit.ScriptModule | None:
+    def load_int8(self, path: Path) -> torch.jit.ScriptModule | None:
         """Return the form in whole numbers, twice as fast, if it is wanted and this machine gives its recorded answers."""
-        if not content or self.device.type != "cpu" or os.environ.get("PETCLF_INT8") == "off":
+        unwanted = self.device.type != "cpu" or os.environ.get("PETCLF_INT8") == "off"
+        if unwanted or "int8" not in self.metadata or not path.exists():
+            return None
+        facts, content = self.metadata["int8"], path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+            logger.warning("%s belongs to another model, so fp32 answers", path.name)
             return None
         try:
-            facts = self.metadata["int8"]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said once a process: that quantised tensors will go in some later torch
                 torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
             model = load(io.BytesIO(content), self.device)
             error = worst_error(model, facts["golden"], self.metadata["image_size"], self.device)
-        except (RuntimeError, ValueError, KeyError) as reason:  # e.g. no such kernels on this CPU
+        except (RuntimeError, ValueError) as reason:  # e.g. no such kernels on this CPU
             logger.warning("int8 cannot run here, so fp32 answers: %s", str(reason).splitlines()[0])
             return None
         if not error <= TOLERANCE["int8"]:  # not a number is no answer either

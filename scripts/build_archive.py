@@ -66,6 +66,8 @@ def collect(model: Path, metadata: dict[str, Any], stage: Path) -> Path:
     shutil.copy(ROOT / "web" / "page.html", stage)
     shutil.move(stage / "handler" / HANDLER, stage / HANDLER)
     shutil.copy(model, stage / "petclf.pt")
+    if content := int8_form(model, metadata):
+        (stage / "petclf-int8.pt").write_bytes(content)
     files = {path.relative_to(stage).as_posix(): path for path in stage.rglob("*") if path.is_file()}
     provenance = {
         **{key: metadata.get(key) for key in ("name", "version", "labels", "provenance", "metrics")},
@@ -73,6 +75,17 @@ def collect(model: Path, metadata: dict[str, Any], stage: Path) -> Path:
     }
     (stage / "provenance.json").write_text(json.dumps(provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return stage
+
+
+def int8_form(model: Path, metadata: dict[str, Any]) -> bytes:
+    """Return the form for CPUs that lies beside the model, if there is one and it is this model's."""
+    path = model.with_name("petclf-int8.pt")
+    if "int8" not in metadata or not path.exists():
+        return b""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != metadata["int8"]["sha256"]:
+        raise ArchiveError(f"{path} is not {model.name}'s int8 form; export both with `make export`, or remove it")
+    return content
 
 
 def run_archiver(stage: Path, metadata: dict[str, Any], folder: Path) -> Path:

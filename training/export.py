@@ -41,12 +41,18 @@ def export(weights: Path, calibration: Path, metrics: Path, config: ExportConfig
     scripted = released(network, fitted, golden)
     metadata = describe(saved, fitted, metrics, config, answers(scripted, golden), count_parameters(network))
     extra = {"golden.png": as_png(golden[0])}
+    content = b""  # no second form: the file is there all the same, so that none of another model is taken for it
     if fitted["int8"]:
         quantised = cast(Network, torch.jit.load(io.BytesIO(fitted["int8"]["network"])))  # it has the same ways in
         int8 = released(quantised, fitted["int8"], golden)
-        extra["int8.pt"] = as_bytes(int8)
-        metadata["int8"] = {**facts(fitted["int8"], answers(int8, golden)), "metrics": headlines(fitted["int8"]["metrics"])}
+        content = as_bytes(int8)
+        metadata["int8"] = {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            **facts(fitted["int8"], answers(int8, golden)),
+            "metrics": headlines(fitted["int8"]["metrics"]),
+        }
     extra["metadata.json"] = json.dumps(metadata, ensure_ascii=False, indent=1).encode()
+    write_atomically(output.with_name("petclf-int8.pt"), content)
     write_atomically(output, as_bytes(scripted, extra))
     prove_alone(output, saved["image_size"])
     return metadata

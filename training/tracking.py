@@ -146,7 +146,7 @@ class Run:
                 logged = mlflow.pyfunc.log_model(
                     name="petclf",
                     python_model=str(here / "pyfunc_model.py"),
-                    artifacts={"model": str(model.resolve())},
+                    artifacts={"model": str(model.resolve()), **beside(model)},
                     code_paths=[str(here.parent / "handler")],
                     pip_requirements=worker_requirements(here.parent / "handler" / "requirements.txt"),
                     signature=signature(json_metadata(model)["labels"]),
@@ -154,6 +154,12 @@ class Run:
                     registered_model_name=EXPERIMENT,
                 )
         return str(logged.registered_model_version)
+
+
+def beside(model: Path) -> dict[str, str]:
+    """Return the int8 form that was exported with the model: archives are built from what is registered."""
+    int8 = model.resolve().with_name("petclf-int8.pt")
+    return {"int8": str(int8)} if int8.exists() and int8.stat().st_size else {}
 
 
 def signature(labels: list[str]) -> Any:

@@ -1,5 +1,6 @@
 """The form of the model that answers: int8 where it gives its recorded answers, else fp32."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -28,9 +29,8 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], object], int8: byte
                 facts = json.loads(data)
                 change(facts)
                 data = json.dumps(facts).encode()
-            if entry.endswith("extra/int8.pt") and int8 is not None:
-                data = int8
             new.writestr(entry, data)
+    path.with_name("petclf-int8.pt").write_bytes(RELEASED.with_name("petclf-int8.pt").read_bytes() if int8 is None else int8)
     return path
 
 
@@ -76,12 +76,20 @@ def test_where_int8_answers_otherwise_than_recorded_fp32_answers(tmp_path: Path,
 
 
 def test_where_int8_cannot_run_fp32_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    careful = Classifier(changed(tmp_path, dict.copy, b"no module"), "cpu", threads=1)
+    def change(facts: dict[str, Any]) -> None:
+        facts["int8"]["sha256"] = hashlib.sha256(b"no module").hexdigest()
+
+    careful = Classifier(changed(tmp_path, change, b"no module"), "cpu", threads=1)
 
     careful.check_golden()
 
     assert careful.form == "fp32"
     assert "int8 cannot run here" in caplog.text
+
+
+def test_an_int8_form_of_another_model_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Classifier(changed(tmp_path, dict.copy, b"of another model"), "cpu", threads=1).form == "fp32"
+    assert "petclf-int8.pt belongs to another model" in caplog.text
 
 
 def test_a_model_whose_forms_are_both_wrong_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What leaves the training: figures, pictures, and a petclf.pt that keeps its contract."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -130,14 +131,13 @@ def test_the_network_in_whole_numbers_says_nearly_the_same(trained: Path) -> Non
     assert alike.float().mean() >= 0.9
 
 
-def test_the_int8_form_is_packed_with_facts_of_its_own(trained: Path) -> None:
-    path = trained / "build" / "petclf.pt"
-    extra = {"int8.pt": ""}
-    torch.jit.load(str(path), _extra_files=extra)
-    facts = metadata(path)["int8"]
-    assert set(facts) == {"thresholds", "reference", "golden", "metrics"}
+def test_the_int8_form_has_facts_of_its_own(trained: Path) -> None:
+    path = trained / "build" / "petclf-int8.pt"
+    facts = metadata(trained / "build" / "petclf.pt")["int8"]
+    assert set(facts) == {"sha256", "thresholds", "reference", "golden", "metrics"}
+    assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
-    int8 = torch.jit.load(io.BytesIO(extra["int8.pt"]))
+    int8 = torch.jit.load(str(path))
     photos = golden_photos(64)
     probabilities, _ = int8(photos)
     _, maps = int8.explain(photos)
@@ -164,6 +164,7 @@ def test_a_network_that_int8_does_not_suit_is_released_without(
 
     assert reason in capsys.readouterr().out
     assert "int8" not in metadata(folder / "build" / "petclf.pt")
+    assert (folder / "build" / "petclf-int8.pt").read_bytes() == b""
 
 
 def test_other_things_teach_and_measure_the_unlike_score(trained: Path, tmp_path: Path) -> None:
