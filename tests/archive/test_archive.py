@@ -16,6 +16,7 @@ from tests.drawing import draw_photo, encoded
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "pretrained" / "petclf.pt"
+INT8 = MODEL.with_name("petclf-int8.pt")
 
 ANSWER_ONE = """
 import json, os, sys
@@ -54,6 +55,7 @@ def test_the_same_inputs_give_the_same_bytes(archive: Path, tmp_path: Path) -> N
     elsewhere = tmp_path / "another folder" / "petclf.mar"
     copy = tmp_path / "copy.pt"
     shutil.copy(MODEL, copy)
+    shutil.copy(INT8, tmp_path)
     os.utime(copy, (1, 1))
     digest = build_archive(copy, elsewhere)
 
@@ -67,7 +69,15 @@ def test_it_holds_what_a_worker_needs_and_nothing_else(archive: Path) -> None:
         names = set(packed.namelist())
         manifest = json.loads(packed.read("MAR-INF/MANIFEST.json"))
     modules = {f"handler/{path.name}" for path in (ROOT / "handler").glob("*.py")} - {"handler/petclf_handler.py"}
-    others = {"MAR-INF/MANIFEST.json", "petclf.pt", "petclf_handler.py", "model-config.yaml", "page.html", "provenance.json"}
+    others = {
+        "MAR-INF/MANIFEST.json",
+        "petclf.pt",
+        "petclf-int8.pt",
+        "petclf_handler.py",
+        "model-config.yaml",
+        "page.html",
+        "provenance.json",
+    }
     assert names == modules | others
     assert manifest["model"] == {
         "modelName": "petclf",
@@ -122,7 +132,8 @@ def test_a_model_can_come_from_mlflow(archive: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.create_run(client.create_experiment("petclf", artifact_location=(tmp_path / "artifacts").as_uri())).info.run_id
-    client.log_artifact(run, str(MODEL), "model")
+    for path in (MODEL, INT8):
+        client.log_artifact(run, str(path), "model")
 
     result = command("--model", f"runs:/{run}/model", "--output", str(tmp_path / "petclf.mar"))
     missing = command("--model", "models:/petclf@champion", "--output", str(tmp_path / "petclf.mar"))
@@ -131,6 +142,17 @@ def test_a_model_can_come_from_mlflow(archive: Path, tmp_path: Path, monkeypatch
     assert (tmp_path / "petclf.mar").read_bytes() == archive.read_bytes()
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert missing.stderr.startswith("error: cannot get models:/petclf@champion from MLflow: ")
+
+
+def test_the_int8_form_of_another_model_is_refused(tmp_path: Path) -> None:
+    shutil.copy(MODEL, tmp_path)
+    (tmp_path / "petclf-int8.pt").write_bytes(b"of another model")
+
+    result = command("--model", str(tmp_path / "petclf.pt"), "--output", str(tmp_path / "petclf.mar"))
+
+    assert result.returncode == 2
+    assert "petclf-int8.pt is not petclf.pt's int8 form; export both with `make export`, or remove it" in result.stderr
+    assert not (tmp_path / "petclf.mar").exists()
 
 
 @pytest.mark.parametrize(
