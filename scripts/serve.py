@@ -154,6 +154,14 @@ def cores() -> int:
     return available
 
 
+def killed_for_memory() -> int:
+    """Return how many processes Linux has killed because memory ran out, on this machine or in one of its containers."""
+    with contextlib.suppress(OSError):
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
+        return int(counters.get("oom_kill", 0))
+    return 0
+
+
 class Server:
     """One TorchServe, from start to end."""
 
@@ -168,6 +176,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.last_words = "none"
         self.came_up = False
+        self.killed_before = killed_for_memory()
 
     def run(self) -> int:
         """Start, wait until ready, stay until the end; returns the exit code."""
@@ -270,7 +279,8 @@ class Server:
                 return False
             if (code := self.process.poll()) is not None:
                 time.sleep(0.2)  # for its last words to arrive
-                raise ServeError(f"TorchServe ended with exit code {code} before it was ready; its last words: {self.last_words}")
+                words = f"TorchServe ended with exit code {code} before it was ready; its last words: {self.last_words}"
+                raise ServeError(self.memory_wanted() or words)
             if (failed := folder / "failed").exists():
                 raise ServeError(f"a worker could not start: {failed.read_text(encoding='utf-8')}")
             try:
@@ -281,7 +291,13 @@ class Server:
             except (OSError, ValueError, KeyError, IndexError):  # not listening yet, or not registered yet
                 pass
             time.sleep(0.05)
-        raise ServeError(f"not ready within {self.args.ready_seconds:g} seconds: {reason}")
+        raise ServeError(f"not ready within {self.args.ready_seconds:g} seconds: {self.memory_wanted() or reason}")
+
+    def memory_wanted(self) -> str:
+        """Say so if Linux killed something since the start because memory ran out: TorchServe itself tells nothing of it."""
+        if killed_for_memory() <= self.killed_before:
+            return ""
+        return f"too little memory, a process was killed for it; {self.workers} workers and Java need about {300 + 250 * self.workers} MB: allow more, or --workers 1"
 
     def is_ready(self, archive: Archive) -> bool:
         """Tell whether all workers of this version are ready and it knows the golden photo."""

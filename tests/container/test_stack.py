@@ -381,6 +381,17 @@ def test_a_wrong_or_missing_model_ends_the_container_at_once(images: None, tmp_p
         assert told in result.stderr
 
 
+@pytest.mark.parametrize("limit", ["180m", "420m"])  # for Java alone, and for Java and half a worker
+def test_too_little_memory_ends_the_container_with_that_reason(images: None, limit: str) -> None:  # noqa: ARG001
+    limits = ["-m", limit, "--memory-swap", limit]
+    result = subprocess.run(
+        ["docker", "run", "--rm", *limits, "--read-only", "--tmpfs", "/tmp", "petclf:local", "--ready-seconds", "12"],
+        capture_output=True, text=True, check=False, timeout=90,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "too little memory, a process was killed for it" in result.stderr.splitlines()[-1]
+
+
 def test_bytes_that_look_like_a_password_are_not_in_the_image(images: None) -> None:  # noqa: ARG001
     history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", "petclf:local")
     assert base64.b64encode(b"operator:") not in history.encode()
