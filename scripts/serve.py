@@ -448,7 +448,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help=f"processes that answer; as many as cores, up to {MOST_WORKERS}")
     parser.add_argument("--ready-seconds", type=float, default=60, help="not ready by then is an error")
     parser.add_argument("--drain-seconds", type=float, default=0, help="after SIGTERM, answer on until requests stop coming")
-    parser.add_argument("--java-options", default="", help="further options for Java, with spaces between")
+    parser.add_argument("--java-options", default="", help="further options for Java: --java-options='-Xmx1g -verbose:gc'")
     return parser.parse_args(argv)
 
 
