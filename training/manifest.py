@@ -4,12 +4,10 @@ import argparse
 import csv
 import hashlib
 import io
-import os
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -24,6 +22,7 @@ from training.duplicates import THUMBNAIL, groups, perceptual_hash, similar_pair
 from training.errors import UserError, run_cli
 from training.files import write_atomically
 from training.photos import list_files, read_bytes
+from training.processes import start_pool
 from training.sources import KAGGLE, OXFORD, photos_at
 
 OUTPUT = Path("data/manifest.csv")
@@ -160,7 +159,7 @@ def inspect(found: list[Found]) -> tuple[list[Row], np.ndarray]:
     """Open every file, in as many processes as there are cores."""
     thumbnails = np.zeros((len(found), THUMBNAIL, THUMBNAIL), dtype=np.uint8)
     rows = []
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with start_pool() as pool:
         results = pool.map(inspect_file, found, chunksize=64)
         for index, (row, small) in enumerate(
             tqdm(results, total=len(found), desc="looking at photos", unit="photo", disable=None)

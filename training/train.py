@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from training.augment import augment, mix
 from training.config import PARAMS, TrainConfig, load_params
-from training.dataset import CACHE, load_others, load_split
+from training.dataset import CACHE, close_pool, load_others, load_split
 from training.errors import UserError, run_cli
 from training.files import replace_atomically
 from training.manifest import Manifest
@@ -185,6 +185,7 @@ class Trainer:
         for size in self.config.sizes:
             load_split(self.manifest, "train", round(size * ROOM), self.cache)
         load_split(self.manifest, "val", self.config.image_size, self.cache)
+        close_pool()
 
     def train_epoch(
         self,
