@@ -1,6 +1,7 @@
 # The serving image: TorchServe with petclf.mar inside. `make image` builds it from model_store/petclf.mar.
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build; for a GPU: --target gpu and .../whl/cu126.
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build; for a GPU: PACKAGES=whole and .../whl/cu126.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PACKAGES=slim
 
 FROM ${PYTHON_IMAGE} AS packages
 ARG TORCH_INDEX=
@@ -23,15 +24,16 @@ FROM packages AS whole
 COPY scripts/settle /build/
 RUN ./settle /site
 
-FROM ${PYTHON_IMAGE} AS base
-ARG VERSION=unknown
-ARG COMMIT=unknown
-LABEL org.opencontainers.image.title="petclf" \
-      org.opencontainers.image.description="Cat or dog? TorchServe with a model that knows when it does not know" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${COMMIT}"
+FROM ${PACKAGES} AS chosen
+
+FROM ${PYTHON_IMAGE}
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/usr/local/bin:/usr/bin:/bin
+# Python's own library, compiled: its images come without, and nothing can be written later. A third of a second of each start
+RUN cd /usr/local/lib/python3.11 && \
+    python -m compileall -qq -f --invalidation-mode unchecked-hash -x '/(site-packages|tests?|distutils|ensurepip|idlelib|lib2to3|pydoc_data|tkinter|turtledemo)/' . && \
+    find . -path ./site-packages -prune -o -name '*.pyc' -exec touch -d @315532800 {} +
+# What changes most comes last: a new model is a new layer of 10 MB, not of 700
+COPY --from=chosen /site /usr/local/lib/python3.11/site-packages
 WORKDIR /opt/petclf
 RUN install -d -o 10001 -g 10001 -m 750 /var/log/petclf # a volume that is mounted here belongs to the server
 COPY config.properties metrics.yaml log4j2.xml ./
@@ -43,9 +45,10 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["pyth
 # Inside its network everything may listen; what is public is the gateway's business alone
 ENTRYPOINT ["python", "-m", "scripts.serve", "--host", "0.0.0.0", "--management-host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--ready-host", "0.0.0.0", "--ready-port", "8083", "--drain-seconds", "20"]
 STOPSIGNAL SIGTERM
-
-FROM base AS gpu
-COPY --from=whole /site /usr/local/lib/python3.11/site-packages
-
-FROM base AS cpu
-COPY --from=slim /site /usr/local/lib/python3.11/site-packages
+ARG VERSION=unknown
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="petclf" \
+      org.opencontainers.image.description="Cat or dog? TorchServe with a model that knows when it does not know" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}"

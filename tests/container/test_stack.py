@@ -143,6 +143,17 @@ def test_the_image_states_what_it_is_and_is_not_large(images: None) -> None:  # 
     assert (image["Size"] - base["Size"]) / 1e6 <= 750
 
 
+def test_nothing_is_compiled_when_a_worker_starts(images: None) -> None:  # noqa: ARG001
+    """Compiling takes a second of each start, and nothing could be kept of it: the file system cannot be written."""
+    imports = ["-v", "-c", "import ts.model_service_worker, torch, numpy, PIL.ImageCms, pillow_heif, scripts.serve"]
+    result = subprocess.run(
+        ["docker", "run", "--rm", "--entrypoint", "python", "petclf:local", *imports], capture_output=True, text=True, check=True
+    )
+    told = result.stderr.splitlines()
+    assert sum(line.startswith("# code object from '/usr/local/") for line in told) > 500  # read as they were compiled
+    assert [line for line in told if line.startswith("# code object from /usr/local/")] == []
+
+
 def test_the_smoke_test_passes_through_the_gateway(stack: Stack) -> None:
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "smoke_test.py"), stack.url], capture_output=True, text=True, check=False
