@@ -1,4 +1,4 @@
-"""How cost grows: with the size of photos, of batches, the number of workers, of versions, and of photos to score."""
+"""How cost grows: with the size of photos, of batches, the number of workers, of versions, and of photos: to score, to learn."""
 
 import argparse
 import io
@@ -11,7 +11,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from benchmarks.fuzz import RESULTS
 from benchmarks.machine import describe_machine, git_commit
 from benchmarks.peers.ports import free_ports
 from benchmarks.systems import ONE_THREAD, ROOT, Running
+from benchmarks.training_processes import write_params
 from tests.drawing import draw_photo, encoded
 
 MEGAPIXELS = (0.1, 0.5, 2, 8, 24, 49)  # the limit is 50
@@ -30,6 +31,8 @@ BATCHES = (1, 2, 4, 8, 16)
 WORKERS = (1, 2, 3, 4)
 VERSIONS = (1, 2, 3, 4)
 PHOTOS = (500, 1000, 2000, 4000)
+DATASETS = (2500, 5000, 10_000, 20_000)
+EPOCHS = 2
 Point = dict[str, float]
 
 
@@ -179,13 +182,51 @@ def by_number_of_photos(store: Path, photos: Path) -> list[Point]:
     return points
 
 
+def by_size_of_dataset(dataset: Path, scratch: Path) -> tuple[list[Point], list[Point]]:
+    """The manifest of more and more photos of a zip, and epochs of training at 64 pixels on it."""
+    manifests, trainings = [], []
+    for number in DATASETS:
+        folder = scratch / f"dataset-{number}"
+        folder.mkdir()
+        thin_out_zip(dataset, folder / "photos.zip", number)
+        write_params(folder / "params.yaml", 64, EPOCHS)
+        manifests.append({"x": number, **watched(folder, "training.manifest", "photos.zip")})
+        trainings.append({"x": number, **watched(folder, "training.train")})
+    return manifests, trainings
+
+
+def thin_out_zip(dataset: Path, target: Path, photos: int) -> None:
+    """Copy every so-many-th photo of a zip."""
+    with zipfile.ZipFile(dataset) as whole, zipfile.ZipFile(target, "w") as part:
+        names = [name for name in whole.namelist() if name.endswith(".jpg")]
+        for index in range(min(photos, len(names))):
+            name = names[index * len(names) // photos]
+            part.writestr(name, whole.read(name))
+
+
+def watched(folder: Path, module: str, *arguments: str) -> dict[str, float]:
+    """Run one of our commands; returns its seconds, and the most memory that it and its helpers had for themselves, MB."""
+    command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started, most = time.monotonic(), 0
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+                most = max(most, sum(each.memory_full_info().uss for each in everything))
+            time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(f"error: {module} ended with {process.returncode}")
+    return {"seconds": time.monotonic() - started, "memory": most / 1e6}
+
+
 def plot(results: dict[str, list[Point]], path: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415  (slow to import)
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
+    figure, axes = plt.subplots(2, 4, figsize=(20, 8), layout="constrained")
     for axis, (name, points) in zip(axes.flat, results.items(), strict=False):
         x = [point["x"] for point in points]
         key = "seconds" if "seconds" in points[0] else "rate"
@@ -194,7 +235,7 @@ def plot(results: dict[str, list[Point]], path: Path) -> None:
         if "memory" in points[0]:
             beside = axis.twinx()
             beside.plot(x, [point["memory"] for point in points], "s--", color="tab:red")
-            beside.set(ylabel="memory of the server, MB (dashed)", ylim=(0, None))
+            beside.set(ylabel="memory, MB (dashed)", ylim=(0, None))
     for axis in list(axes.flat)[len(results) :]:
         axis.axis("off")
     figure.savefig(path, dpi=80)
@@ -210,6 +251,9 @@ def table(name: str, points: list[Point]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, help="folder of *.jpg; without it photos are drawn")
+    parser.add_argument(
+        "--dataset", type=Path, help="zip with a folder a label, for manifest and training; without it they are left out"
+    )
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
@@ -230,15 +274,20 @@ def main() -> None:
             "versions loaded": by_versions(scratch, photos, args.seconds),
             "photos to score": by_number_of_photos(store, photos),
         }
+        if args.dataset:
+            manifests, trainings = by_size_of_dataset(args.dataset, scratch)
+            results |= {"photos of a manifest": manifests, f"photos of a training, {EPOCHS} epochs at 64 pixels": trainings}
     lines = [line for name, points in results.items() for line in table(name, points)]
     print("\n".join(lines))
     if args.record:
         date = time.strftime("%Y-%m-%d")
         path = RESULTS / f"{date}_growth.md"
-        command = f"python -m benchmarks.growth{' --photos ...' if args.photos else ''} --seconds {args.seconds:g}"
+        given = f"{' --photos ...' if args.photos else ''}{' --dataset ...' if args.dataset else ''}"
+        command = f"python -m benchmarks.growth{given} --seconds {args.seconds:g}"
         head = [f"# How cost grows, {date}", "", f"`{command}`, commit {git_commit()}", describe_machine(), ""]
         head += [
-            "rate: photos a second; memory: PSS of the whole server, MB; client: MB of scripts/predict.py",
+            "rate: photos a second; memory: PSS of the whole server, MB, of a manifest or a training what its processes have for",
+            "themselves (photos are read from a mapped file, which the system takes back); client: MB of scripts/predict.py",
             "",
             f"![plots]({date}_growth.png)",
             "",
