@@ -6,7 +6,7 @@ from PIL import Image
 BITS = 8  # perceptual hashes of one photo, re-encoded or resized, differ in fewer than this many of 64
 DISTANCE = 0.12  # and their thumbnails, brought to the same mean and contrast, by less than this on average
 THUMBNAIL = 16
-BLOCK = 1024
+AT_ONCE = 2_000_000  # pairs that are compared in one piece, so that memory does not grow with them
 
 
 def cosines(size: int = 32, count: int = 9) -> np.ndarray:
@@ -33,10 +33,12 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 def similar_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, int]]:
     """Return index pairs of near-duplicates among N hashes (uint64) and thumbnails [N, 16, 16]."""
     levels = thumbnails.reshape(-1, THUMBNAIL * THUMBNAIL).astype(np.float32)
-    levels = (levels - levels.mean(1, keepdims=True)) / (levels.std(1, keepdims=True) + 4)  # 4: flat ones stay flat
+    levels -= levels.mean(1, keepdims=True)
+    levels /= levels.std(1, keepdims=True) + 4  # flat ones stay flat
     pairs = []
-    for start in range(0, len(hashes), BLOCK):
-        block = hashes[start : start + BLOCK, None] ^ hashes[None, start:]
+    step = max(1, AT_ONCE // max(1, len(hashes)))
+    for start in range(0, len(hashes), step):
+        block = hashes[start : start + step, None] ^ hashes[None, start:]
         rows, columns = np.nonzero(np.bitwise_count(block) < BITS)
         upper = columns > rows
         first, second = rows[upper] + start, columns[upper] + start
