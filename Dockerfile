@@ -45,6 +45,7 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["pyth
 # Inside its network everything may listen; what is public is the gateway's business alone
 ENTRYPOINT ["python", "-m", "scripts.serve", "--host", "0.0.0.0", "--management-host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--ready-host", "0.0.0.0", "--ready-port", "8083", "--drain-seconds", "20"]
 STOPSIGNAL SIGTERM
+# at the end, for they change with every commit, and what comes after them is built anew
 ARG VERSION=unknown
 ARG COMMIT=unknown
 LABEL org.opencontainers.image.title="petclf" \

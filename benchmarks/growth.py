@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.fuzz import RESULTS
-from benchmarks.machine import describe_machine, git_commit
+from benchmarks.machine import describe_machine, git_commit, pss_of_children
 from benchmarks.peers.ports import free_ports
 from benchmarks.systems import ONE_THREAD, ROOT, Running
 from benchmarks.training_processes import write_params
@@ -145,7 +146,8 @@ def by_versions(scratch: Path, photos: Path, seconds: float) -> list[Point]:
 
 
 def build_version(store: Path, version: str, scratch: Path) -> None:
-    """Build an archive of the released model under another version."""
+    """Build an archive of the released model, in both its forms, under another version."""
+    shutil.copy(ROOT / "pretrained" / "petclf-int8.pt", scratch)
     changed = scratch / "changed.pt"
     with zipfile.ZipFile(ROOT / "pretrained" / "petclf.pt") as old, zipfile.ZipFile(changed, "w") as new:
         for entry in old.namelist():
@@ -205,15 +207,14 @@ def thin_out_zip(dataset: Path, target: Path, photos: int) -> None:
 
 
 def watched(folder: Path, module: str, *arguments: str) -> dict[str, float]:
-    """Run one of our commands; returns its seconds, and the most memory that it and its helpers had for themselves, MB."""
+    """Run one of our commands; returns its seconds, and the most memory that it and its helpers took, MB."""
     command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started, most = time.monotonic(), 0
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with suppress(psutil.NoSuchProcess):
-                everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-                most = max(most, sum(each.memory_full_info().uss for each in everything))
+                most = max(most, pss_of_children(process.pid))
             time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"error: {module} ended with {process.returncode}")
@@ -286,8 +287,8 @@ def main() -> None:
         command = f"python -m benchmarks.growth{given} --seconds {args.seconds:g}"
         head = [f"# How cost grows, {date}", "", f"`{command}`, commit {git_commit()}", describe_machine(), ""]
         head += [
-            "rate: photos a second; memory: PSS of the whole server, MB, of a manifest or a training what its processes have for",
-            "themselves (photos are read from a mapped file, which the system takes back); client: MB of scripts/predict.py",
+            "rate: photos a second; memory: PSS of the whole server, of a manifest, of a training (whose photos are a mapped file,",
+            "which the system takes back), MB; client: MB of scripts/predict.py",
             "",
             f"![plots]({date}_growth.png)",
             "",

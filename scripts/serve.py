@@ -297,7 +297,8 @@ class Server:
         """Say so if Linux killed something since the start because memory ran out: TorchServe itself tells nothing of it."""
         if killed_for_memory() <= self.killed_before:
             return ""
-        return f"too little memory, a process was killed for it; {self.workers} workers and Java need about {300 + 250 * self.workers} MB: allow more, or --workers 1"
+        needed = f"{self.workers} workers and Java need about {300 + 250 * self.workers} MB"
+        return f"too little memory, a process was killed for it; {needed}: allow more, or --workers 1"
 
     def is_ready(self, archive: Archive) -> bool:
         """Tell whether all workers of this version are ready and it knows the golden photo."""
