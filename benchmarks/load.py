@@ -5,9 +5,11 @@ requests up cannot hide it (no coordinated omission).
 """
 
 import argparse
-import asyncio
 import base64
+import contextlib
 import json
+import selectors
+import socket
 import sys
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ from typing import Any
 
 FORMS = {"raw": "image/jpeg", "frame": "application/json", "file": "multipart/form-data; boundary=petclf"}
 OPEN_AT_MOST = 1000  # connections, when asked at a constant rate
+MOST_AT_ONCE = 1 << 18  # bytes
 SECONDS = 30  # to wait for answers after the end
 
 
@@ -37,30 +40,33 @@ def as_request(photo: bytes, path: str, form: str) -> bytes:
     return head.encode() + body
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection that stays open, with one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
         self.received = bytearray()
-        self.answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self.unsent = memoryview(b"")
+        self.due: float | None = None  # of the request that is not answered yet
+        self.reusable = True
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    def send(self) -> bool:
+        """Send what the system takes; returns whether there is more."""
+        with contextlib.suppress(BlockingIOError):
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        return bool(self.unsent)
 
-    def ask(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
-        self.answer = asyncio.get_running_loop().create_future()
-        if self.transport.is_closing():
-            self.answer.set_exception(ConnectionError("closed"))
-        else:
-            self.transport.write(request)
-        return self.answer
-
-    def data_received(self, data: bytes) -> None:
+    def receive(self) -> int | None:
+        """Return the status of a whole answer, or nothing as long as some of it is missing."""
+        data = self.socket.recv(MOST_AT_ONCE)
+        if not data:
+            raise ConnectionError("closed without an answer")
         self.received += data
         end = self.received.find(b"\r\n\r\n")
         if end < 0:
-            return
+            return None
         head = bytes(self.received[:end]).lower()
         if b"transfer-encoding: chunked" in head:
             whole = self.received.endswith(b"0\r\n\r\n")
@@ -68,15 +74,11 @@ class Connection(asyncio.Protocol):
             at = head.find(b"content-length:")
             length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
             whole = len(self.received) >= end + 4 + length
-        if whole and self.answer and not self.answer.done():
-            self.answer.set_result((int(head[9:12]), bytes(self.received[end + 4 :])))
-            self.received.clear()
-            if b"connection: close" in head:
-                self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.answer and not self.answer.done():
-            self.answer.set_exception(exc or ConnectionError("closed without an answer"))
+        if not whole:
+            return None
+        self.received.clear()
+        self.reusable = b"connection: close" not in head and not self.unsent  # some refuse before they have read everything
+        return int(head[9:12])
 
 
 @dataclass
@@ -110,77 +112,98 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 class Load:
-    """Requests in turn, for one server."""
+    """Requests in turn, for one server: one thread that waits for sockets, so that it takes little from a server beside it."""
 
     def __init__(self, port: int, requests: list[bytes]) -> None:
         self.port, self.requests = port, requests
         self.turn = count()
         self.outcome = Outcome()
+        self.selector = selectors.DefaultSelector()
+        self.idle: list[Connection] = []
+        self.busy: set[Connection] = set()
 
-    async def connect(self) -> Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", self.port)
-        return connection
-
-    async def ask(self, connection: Connection | None, due: float) -> Connection | None:
-        """Send the next request and note what became of it; returns the connection if it can be used again."""
+    def ask(self, due: float) -> None:
+        """Send the next request over a connection that has none, or over a new one."""
+        request = self.requests[next(self.turn) % len(self.requests)]
         try:
-            connection = connection or await self.connect()
-            request = self.requests[next(self.turn) % len(self.requests)]
-            status, _ = await connection.ask(request)
-        except asyncio.CancelledError:
-            self.outcome.add("timeout", time.perf_counter() - due)
-            raise
+            connection = self.idle.pop() if self.idle else self.connect()
         except OSError:
             self.outcome.add("connection lost", time.perf_counter() - due)
-            return None
-        self.outcome.add(str(status), time.perf_counter() - due)
-        return None if connection.transport.is_closing() else connection
+            return
+        connection.due, connection.unsent = due, memoryview(request)
+        self.busy.add(connection)
+        self.attend(connection, selectors.EVENT_WRITE)
 
-    async def closed(self, connections: int, seconds: float) -> dict[str, Any]:
+    def connect(self) -> Connection:
+        connection = Connection(self.port)
+        self.selector.register(connection.socket, selectors.EVENT_READ, connection)
+        return connection
+
+    def wait(self, seconds: float) -> None:
+        """Let connections send and receive for up to some seconds, until one of them has something to do."""
+        for key, events in self.selector.select(max(0.0, seconds)):
+            self.attend(key.data, events)
+
+    def attend(self, connection: Connection, events: int) -> None:
+        """Send or receive what can be; note the answer, or that there will be none."""
+        try:
+            if events & selectors.EVENT_READ and (status := connection.receive()) is not None:
+                self.done(connection, str(status), connection.reusable)
+            elif events & selectors.EVENT_WRITE:
+                more = selectors.EVENT_WRITE if connection.send() else 0
+                if more or self.selector.get_key(connection.socket).events & selectors.EVENT_WRITE:
+                    self.selector.modify(connection.socket, selectors.EVENT_READ | more, connection)
+        except OSError:
+            self.done(connection, "connection lost", reusable=False)
+
+    def done(self, connection: Connection, status: str, reusable: bool) -> None:
+        if connection.due is not None:
+            self.outcome.add(status, time.perf_counter() - connection.due)
+        connection.due = None
+        self.busy.discard(connection)
+        if reusable:
+            self.idle.append(connection)
+            return
+        if connection in self.idle:
+            self.idle.remove(connection)
+        self.selector.unregister(connection.socket)
+        connection.socket.close()
+
+    def closed(self, connections: int, seconds: float) -> dict[str, Any]:
+        """Keep some connections busy: each answer is followed by the next request."""
         started = time.perf_counter()
-
-        async def go_on() -> None:
-            connection = None
-            while (now := time.perf_counter()) < started + seconds:
-                connection = await self.ask(connection, now)
-            if connection:
-                connection.transport.close()
-
-        await self.finish({asyncio.create_task(go_on()) for _ in range(connections)}, seconds)
+        end = started + seconds
+        while (now := time.perf_counter()) < end:
+            for _ in range(connections - len(self.busy)):
+                self.ask(now)
+            self.wait(end - now)
+        self.finish()
         return self.outcome.summary(time.perf_counter() - started)
 
-    async def finish(self, tasks: "set[asyncio.Task[None]]", seconds: float) -> None:
-        """Wait for the tasks, and for what is still not answered long after its time no longer."""
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds + SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    async def constant(self, rate: float, seconds: float) -> dict[str, Any]:
-        idle: list[Connection] = []
-        room = asyncio.Semaphore(OPEN_AT_MOST)
-        tasks: set[asyncio.Task[None]] = set()
-        started = time.perf_counter()
-
-        async def one(due: float) -> None:
-            async with room:
-                connection = await self.ask(idle.pop() if idle else None, due)
-                if connection:
-                    idle.append(connection)
-
-        for index in range(int(rate * seconds)):
-            due = started + index / rate
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            task = asyncio.create_task(one(due))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+    def constant(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Send requests when they are due, whether those before them are answered or not."""
+        started, sent, wanted = time.perf_counter(), 0, int(rate * seconds)
+        while sent < wanted:
+            due = started + sent / rate
+            if (early := due - time.perf_counter()) > 0 or len(self.busy) >= OPEN_AT_MOST:
+                self.wait(early if early > 0 else SECONDS)
+            else:
+                self.ask(due)
+                sent += 1
         offered = time.perf_counter() - started
-        await self.finish(tasks, 0)
-        for connection in idle:
-            connection.transport.close()
+        self.finish()
         return self.outcome.summary(offered)
+
+    def finish(self) -> None:
+        """Wait for what is not answered yet, but not for ever."""
+        end = time.perf_counter() + SECONDS
+        while self.busy and (left := end - time.perf_counter()) > 0:
+            self.wait(left)
+        for connection in list(self.busy):
+            self.done(connection, "timeout", reusable=False)
+        for connection in list(self.idle):
+            self.done(connection, "", reusable=False)
+        self.selector.close()
 
 
 def read_photos(folder: Path) -> list[bytes]:
@@ -201,8 +224,8 @@ def main() -> None:
     if not photos:
         sys.exit(f"error: no *.jpg in {args.photos}")
     load = Load(args.port, [as_request(photo, args.path, args.form) for photo in photos])
-    run = load.constant(args.rate, args.seconds) if args.rate else load.closed(args.connections, args.seconds)
-    print(json.dumps(asyncio.run(run)))
+    result = load.constant(args.rate, args.seconds) if args.rate else load.closed(args.connections, args.seconds)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

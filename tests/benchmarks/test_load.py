@@ -1,11 +1,10 @@
 """The load generator counts what came back, and times it from when it was due."""
 
-import asyncio
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -60,10 +59,10 @@ def serving(stub: Stub) -> Iterator[int]:
         talk.join()
 
 
-def run(stub_options: dict[str, Any], ask: Callable[[Load], Coroutine[Any, Any, dict[str, Any]]]) -> tuple[dict[str, Any], Stub]:
+def run(stub_options: dict[str, Any], ask: Callable[[Load], dict[str, Any]]) -> tuple[dict[str, Any], Stub]:
     stub = Stub(**stub_options)
     with serving(stub) as port:
-        return asyncio.run(ask(Load(port, [as_request(b"photo", "/predict", "raw")]))), stub
+        return ask(Load(port, [as_request(b"photo", "/predict", "raw")])), stub
 
 
 @pytest.mark.parametrize("chunked", [False, True])
