@@ -20,6 +20,7 @@ from handler.statistics import photo_statistics
 
 logger = logging.getLogger(__name__)
 
+TOGETHER = 16  # photos whose statistics are computed at once: 5 MB
 SECONDS = 6.0  # for reading all photos of a batch; TorchServe kills a worker that takes ten
 
 
@@ -147,11 +148,8 @@ class Answerer:
                     item.refusal = Refusal("internal_error", "the model failed; the reason is in the server's log")
                 continue
             total += seconds
-            statistics = photo_statistics(photos)
-            columns = {name: values.tolist() for name, values in statistics.items()}
-            for index, (item, judgement) in enumerate(zip(some, judgements, strict=True)):
+            for item, judgement in zip(some, judgements, strict=True):
                 item.judgement, item.model_seconds = judgement, seconds
-                item.facts |= {name: values[index] for name, values in columns.items()}
         return total
 
     def explain(self, asked: list[Question | Refusal], items: list[list[Item]]) -> None:
@@ -200,6 +198,16 @@ class Answerer:
                 "why": f"the same to /explanations/{name}; with Accept: image/png the answer is a picture",
             },
         }
+
+
+def add_statistics(items: Sequence[Item]) -> None:
+    """Add to the facts of each judged photo what it is like; no answer needs it, so it is done when they are out."""
+    for start in range(0, len(items), TOGETHER):
+        some = items[start : start + TOGETHER]
+        statistics = photo_statistics(torch.stack([item.pixels for item in some if item.pixels is not None]))
+        columns = {name: values.tolist() for name, values in statistics.items()}
+        for index, item in enumerate(some):
+            item.facts |= {name: values[index] for name, values in columns.items()}
 
 
 def items_of(question: Question | Refusal, request: Request) -> list[Item]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from handler.batch import Answerer, Item, Outcome, Request
+from handler.batch import Answerer, Item, Outcome, Request, add_statistics
 from handler.classifier import BrokenModelError, Classifier
 from handler.fetch import allowed_hosts
 from handler.identity import archive_digest
@@ -18,6 +18,7 @@ from handler.page import load_page
 from handler.prediction_log import PredictionLog
 from handler.recent import Recent
 from handler.telemetry import Observation, Telemetry, queue_reader
+from handler.worker_loop import after_answers
 
 logger = logging.getLogger("petclf")
 
@@ -51,6 +52,7 @@ class PetclfHandler:
         self.log = PredictionLog.from_environment()
         self.answerer = Answerer(classifier, batch_size, load_page(folder / "page.html", context.model_name), allowed_hosts())
         self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
+        self.later = after_answers()
         self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
         where = f"{device} in {classifier.form}" if device == "cpu" else device
         logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, where, self.archive or "unknown")
@@ -69,12 +71,14 @@ class PetclfHandler:
             context.set_response_header(index, "x-petclf-archive", self.archive)
             for name, value in reply.headers.items():
                 context.set_response_header(index, name, value)
-        self.record(outcome, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.later(lambda: self.record(outcome, seconds))
         return [reply.body for reply in outcome.replies]
 
     def record(self, outcome: Outcome, seconds: float) -> None:
         """Tell metrics, log and summary what happened."""
         answered = [item for item in outcome.items if item.judgement is not None]
+        add_statistics(answered)
         for item in answered:
             assert item.judgement is not None
             self.telemetry.count("petclf_predictions", item.judgement.label, item.judgement.unsure_because or "no")
