@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from scripts import natural_batching
+from scripts import dispatch
 
 ROOT = Path(__file__).parents[1]
 MOST_WORKERS = 4  # each takes about 250 MB
@@ -220,8 +220,8 @@ class Server:
         config = folder / "config.properties"
         config.write_text(self.configuration(), encoding="utf-8")
         patched = folder / "classes"
-        if not natural_batching.patch(home / "ts" / "frontend" / "model-server.jar", patched):
-            say("this is not TorchServe 0.12.0: batches wait for maxBatchDelay", level="WARNING")
+        if not dispatch.patch(home / "ts" / "frontend" / "model-server.jar", patched):
+            say("this is not TorchServe 0.12.0: batches wait for maxBatchDelay, and workers take turns", level="WARNING")
         return [
             find_java(), *JVM, *self.args.java_options.split(),
             f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder}", f"-Dlog4j.configurationFile=file://{self.args.log_config.resolve()}",

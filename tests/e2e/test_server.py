@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 import torch
@@ -175,9 +177,15 @@ def test_a_program_is_told_how_to_ask(server: Serving) -> None:
 
 
 def test_the_summary_is_the_same_whichever_worker_answers(server: Serving) -> None:
-    for _ in range(20):
-        server.predict(PHOTO)
-    summaries = {json.dumps(server.describe()["customizedMetadata"]["recent"]) for _ in range(8)}
+    def recent() -> dict[str, Any]:
+        summary: dict[str, Any] = server.describe()["customizedMetadata"]["recent"]
+        return summary
+
+    before = recent()["total"]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: server.predict(PHOTO), range(20)))
+        wait_until(lambda: recent()["total"] == before + 20)  # remembered when the answer is out
+        summaries = set(pool.map(lambda _: json.dumps(recent()), range(8)))
     assert len(summaries) == 1
     summary = json.loads(summaries.pop())
     assert set(summary) == {"predictions", "total", "labels", "unsure", "mean_confidence", "mean_milliseconds", "statistics"}
@@ -189,7 +197,9 @@ def test_the_log_has_a_line_for_each_photo_and_nothing_of_its_sender(server: Ser
         f"{server.url}/predictions/petclf", files={"secret-field": ("secret-name.jpg", PHOTO)},
         headers={"X-Request-Id": "in-the-log", "X-Secret": "secret-header"}, timeout=30,
     )  # fmt: skip
-    text = (server.folder / "predictions.jsonl").read_text(encoding="utf-8")
+    log = server.folder / "predictions.jsonl"
+    wait_until(lambda: "in-the-log" in log.read_text(encoding="utf-8"))  # written when the answer is out
+    text = log.read_text(encoding="utf-8")
     [entry] = [json.loads(line) for line in text.splitlines() if "in-the-log" in line]
 
     assert "secret" not in text
@@ -275,6 +285,25 @@ def test_what_waits_together_is_answered_together(server: Serving) -> None:
     wait_until(lambda: metric(server, "petclf_batch_photos_sum") - photos == 170)
     crowd = metric(server, "petclf_batch_photos_count") - batches - 10
     assert crowd < 120
+
+
+def test_a_lone_client_is_answered_by_one_worker_and_a_crowd_by_all(server: Serving) -> None:
+    workers = [psutil.Process(worker["pid"]) for worker in server.workers()]
+
+    def spend(ask: Callable[[], object]) -> list[float]:
+        """Return the CPU seconds that each worker spends on it, the least first."""
+        before = [sum(worker.cpu_times()[:2]) for worker in workers]
+        ask()
+        return sorted(sum(worker.cpu_times()[:2]) - spent for worker, spent in zip(workers, before, strict=True))
+
+    def crowd() -> None:
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda _: server.predict(PHOTO), range(320)))
+
+    idle, busy = spend(lambda: [server.predict(PHOTO) for _ in range(150)])
+    assert idle < busy / 4
+    one, other = spend(crowd)
+    assert one > other / 3
 
 
 def test_every_declared_metric_of_ours_has_its_declared_labels(server: Serving) -> None:
