@@ -69,6 +69,8 @@ class Classifier:
                 warnings.simplefilter("ignore")  # said once a process: that quantised tensors will go in some later torch
                 torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
             model = load(io.BytesIO(content), self.device)
+            with torch.inference_mode():  # torch keeps the kernels made for the first size it sees: for a lone client's photo
+                model(golden_photos(self.metadata["image_size"])[:1])
             error = worst_error(model, facts["golden"], self.metadata["image_size"], self.device)
         except (RuntimeError, ValueError) as reason:  # e.g. no such kernels on this CPU
             logger.warning("int8 cannot run here, so fp32 answers: %s", str(reason).splitlines()[0])

@@ -8,9 +8,11 @@ import numpy as np
 import pillow_heif
 import torch
 from PIL import Image, ImageCms, ImageOps
+from torch.nn import functional
 
 MAX_PIXELS = 50_000_000
 MAX_PROFILE = 65_536  # bytes of a colour profile; a camera's has a few thousand
+FEW_PIXELS = 1_000_000  # up to here torch makes the square: three times as fast as Pillow, but from a copy of all pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
 Image.init()  # opening by format knows only formats that are loaded
@@ -36,12 +38,20 @@ def to_square(photo: Image.Image, size: int) -> torch.Tensor:
     profile = photo.info.get("icc_profile") if photo.mode in ("RGB", "RGBA") else None
     try:
         photo.draft("RGB", (size, size))  # JPEG only: skips detail that the resize would drop
-        square = to_rgb(photo).resize((size, size), Image.Resampling.BILINEAR)
+        pixels = squashed(to_rgb(photo), size)
     except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
         raise InvalidPhoto("not_an_image", "the photo is damaged or cut short") from error
     if profile and len(profile) <= MAX_PROFILE and (transform := to_srgb(profile)):
-        square = transform.apply(square)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+        pixels = np.array(transform.apply(Image.fromarray(pixels)))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def squashed(photo: Image.Image, size: int) -> np.ndarray:
+    """Return an RGB photo as a square [size, size, 3]; both ways compute the same, but for the last bit's rounding."""
+    if photo.width * photo.height > FEW_PIXELS:
+        return np.array(photo.resize((size, size), Image.Resampling.BILINEAR))
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None]
+    return functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def decode_preview(data: bytes, longest: int) -> Image.Image:

@@ -36,13 +36,13 @@ class Network(nn.Module):
         return ((photos.to(self.mean.dtype) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def stages(self, photos: torch.Tensor) -> list[torch.Tensor]:
-        """Return the map after every layer of the body, of uint8 photos [N, 3, S, S]."""
+        """Return the map after every layer of the body but the first, which has not been through a ReLU, of uint8 photos [N, 3, S, S]."""
         x = self.pixels(photos)
         maps: list[torch.Tensor] = []
         for layer in self.body:
             x = layer(x)
             maps.append(x)
-        return maps
+        return maps[1:]
 
     def features(self, photos: torch.Tensor) -> torch.Tensor:
         """Return the last feature map [N, C, h, w] of uint8 photos [N, 3, S, S]."""
@@ -63,7 +63,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         summary = torch.relu(self.squeeze(x.mean((2, 3))))
-        return x * torch.sigmoid(self.excite(summary))[:, :, None, None]
+        return x * torch.sigmoid(self.excite(summary)).unsqueeze(2).unsqueeze(3)  # two operations; [:, :, None, None] is four
 
 
 class Block(nn.Module):

@@ -5,10 +5,18 @@ import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
+import torch
+
 
 def start_pool(method: str | None = None) -> ProcessPoolExecutor:
     """Return a pool of as many processes as there are cores, started by `method` (fork, spawn) or as is usual here."""
-    return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context(method), initializer=end_with_parent)
+    return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context(method), initializer=begin)
+
+
+def begin() -> None:
+    """Keep to one core, and end with whoever started this."""
+    torch.set_num_threads(1)
+    end_with_parent()
 
 
 def end_with_parent() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from handler import photo_input
 from handler.golden import COUNT, golden_photos
-from handler.photo_input import MAX_PIXELS, InvalidPhoto, decode_photo
+from handler.photo_input import MAX_PIXELS, InvalidPhoto, decode_photo, squashed
 from handler.statistics import photo_statistics
 from tests.drawing import draw_photo, encoded
 
@@ -106,6 +107,18 @@ def test_a_large_jpeg_read_in_draft_mode_shows_the_same() -> None:
     large = draw_photo("cat", 5, (1600, 1200))
 
     assert difference(decode_photo(encoded(large, quality=95), 64), decode_photo(encoded(large, "PNG"), 64)) < 3
+
+
+@pytest.mark.parametrize("size", [(320, 240), (90, 700), (17, 5)])
+def test_small_and_large_photos_are_squashed_alike(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = draw_photo("cat", 3, size)
+    by_torch = squashed(photo, 160).astype(int)
+
+    monkeypatch.setattr(photo_input, "FEW_PIXELS", 0)
+    by_pillow = squashed(photo, 160).astype(int)
+
+    assert by_torch.shape == by_pillow.shape == (160, 160, 3)
+    assert abs(by_torch - by_pillow).max() <= 1
 
 
 def test_golden_photos_are_the_same_numbers_everywhere() -> None:

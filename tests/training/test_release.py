@@ -56,7 +56,7 @@ def test_the_model_carries_its_facts(trained: Path) -> None:
     facts = metadata(trained / "build" / "petclf.pt")
 
     manifest = Manifest.read(trained / "data" / "manifest.csv")
-    assert (facts["name"], facts["version"], facts["labels"], facts["image_size"]) == ("petclf", "1.2.0", ["cat", "dog"], 64)
+    assert (facts["name"], facts["version"], facts["labels"], facts["image_size"]) == ("petclf", "1.3.0", ["cat", "dog"], 64)
     assert facts["provenance"]["data_digest"] == manifest.digest
     assert set(facts["thresholds"]) == {"unsure_below", "unlike_above"}
     statistics = {"brightness", "contrast", "sharpness", "colourfulness", "width", "height", "aspect", "confidence", "unlike"}
@@ -129,6 +129,9 @@ def test_the_network_in_whole_numbers_says_nearly_the_same(trained: Path) -> Non
             assert float((rounded - exact).abs().mean()) < 0.1 * float(exact.abs().mean())
         alike = network(photos).argmax(1) == quantised(photos).argmax(1)
     assert alike.float().mean() >= 0.9
+    operations = {node.kind() for node in torch.jit.freeze(quantised.body[0]).inlined_graph.nodes()}
+    in_int8 = {name for name in operations if name.startswith("quantized::")}
+    assert in_int8 == {"quantized::conv2d", "quantized::conv2d_relu"}  # anything else is dearer there than in fp32
 
 
 def test_the_int8_form_has_facts_of_its_own(trained: Path) -> None:
