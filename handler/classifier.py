@@ -81,6 +81,10 @@ class Classifier:
         self.metadata |= facts
         return model
 
+    def at_once(self, batch_size: int) -> int:
+        """Return how many photos to give the model at once: in int8 each takes as long by itself, in a seventh of the memory."""
+        return 1 if self.form == "int8" else batch_size
+
     def warm_up(self, batch_size: int) -> None:
         """Answer batches of every size: TorchScript optimises each on its second time, which takes long."""
         for count in range(batch_size, 0, -1):

@@ -42,7 +42,7 @@ class PetclfHandler:
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"
         classifier = Classifier(folder / context.manifest["model"]["serializedFile"], device, threads())
         metadata = classifier.metadata
-        batch_size = int(properties["batch_size"])
+        batch_size = classifier.at_once(int(properties["batch_size"]))
         classifier.warm_up(batch_size)
         classifier.check_golden()
         give_back_memory()

@@ -43,6 +43,7 @@ def test_int8_answers_with_its_own_thresholds(classifier: Classifier) -> None:
         pytest.skip("this CPU rounds int8 otherwise than the one that recorded the answers")
     facts = classifier.metadata["int8"]
     assert {name: classifier.metadata[name] for name in facts} == facts
+    assert classifier.at_once(8) == 1
 
 
 def test_int8_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ def test_int8_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plain.check_golden()
 
-    assert plain.form == "fp32"
+    assert (plain.form, plain.at_once(8)) == ("fp32", 8)
     assert plain.metadata["thresholds"] != plain.metadata["int8"]["thresholds"]
 
 
