@@ -36,9 +36,8 @@ class WorkerLoop:
 
     def next_batch(self, connection: socket.socket) -> Any:
         """Do what was left for after the answer; then wait for the next batch."""
-        tasks, self.tasks = self.tasks, []
-        for task in tasks:
-            do(task)
+        while self.tasks:  # one that is done keeps nothing while the worker waits: a batch may be 80 MB
+            do(self.tasks.pop(0))
         if self.buffered is None or self.buffered.connection is not connection:
             self.buffered = Buffered(connection)
         return self.retrieve(self.buffered)

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+import weakref
 from types import ModuleType
 
 import pytest
@@ -90,6 +91,21 @@ def test_what_was_left_for_later_is_done_once_before_the_next_batch() -> None:
         loop.next_batch(one)
 
     assert done == ["first", "second", "read", "read"]
+
+
+def test_while_it_waits_nothing_of_the_last_batch_is_kept() -> None:
+    class Photo:
+        def judge(self) -> None:
+            """Be looked at."""
+
+    photo = Photo()
+    alive = weakref.ref(photo)
+    loop = WorkerLoop(lambda _: alive())
+    loop.tasks = [photo.judge]
+    del photo
+    one, other = socket.socketpair()
+    with one, other:
+        assert loop.next_batch(one) is None
 
 
 def test_a_task_that_fails_is_told_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
