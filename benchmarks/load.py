@@ -191,8 +191,9 @@ class Load:
                 self.ask(due)
                 sent += 1
         offered = time.perf_counter() - started
+        in_time = len(self.outcome.answered)  # a backlog that is answered after the end does not keep up with the rate
         self.finish()
-        return self.outcome.summary(offered)
+        return {**self.outcome.summary(offered), "rate": in_time / offered}
 
     def finish(self) -> None:
         """Wait for what is not answered yet, but not for ever."""

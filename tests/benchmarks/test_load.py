@@ -95,6 +95,7 @@ def test_at_a_constant_rate_a_slow_server_cannot_hide_that_requests_wait() -> No
 
     assert result["statuses"] == {"200": 20}
     assert result["answered_ms"]["max"] > 800
+    assert result["rate"] < 12  # the second half was answered after the end
 
 
 def test_at_a_constant_rate_a_fast_server_gets_just_that_rate() -> None:
