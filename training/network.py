@@ -36,7 +36,10 @@ class Network(nn.Module):
         return ((photos.to(self.mean.dtype) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def stages(self, photos: torch.Tensor) -> list[torch.Tensor]:
-        """Return the map after every layer of the body but the first, which has not been through a ReLU, of uint8 photos [N, 3, S, S]."""
+        """Return the map after every layer of the body but the first, of uint8 photos [N, 3, S, S].
+
+        The first has not been through a ReLU yet, and says little that the second does not.
+        """
         x = self.pixels(photos)
         maps: list[torch.Tensor] = []
         for layer in self.body:

@@ -1,4 +1,4 @@
-"""A trained network in whole numbers: on a CPU it answers twice to three times as fast, and is as often right."""
+"""A trained network in whole numbers: on a CPU it answers three times as fast, and is as often right."""
 
 import operator
 import warnings
