@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from handler import answer
-from handler.classifier import Classifier, Judgement
+from handler.classifier import Classifier, Judgement, portions
 from handler.fetch import fetch
 from handler.photo_input import InvalidPhoto, open_photo, to_square
 from handler.question import Address, Kind, Photo, Question, read_question, request_id
@@ -72,9 +72,9 @@ class Outcome:
 class Answerer:
     """Answers batches with one model."""
 
-    def __init__(self, classifier: Classifier, batch_size: int, page: Reply | None, hosts: frozenset[str]) -> None:
+    def __init__(self, classifier: Classifier, sizes: Sequence[int], page: Reply | None, hosts: frozenset[str]) -> None:
         self.classifier = classifier
-        self.batch_size = batch_size
+        self.sizes = sizes
         self.page = page
         self.hosts = hosts
         self.model = {"name": classifier.metadata["name"], "version": classifier.metadata["version"]}
@@ -137,8 +137,7 @@ class Answerer:
         """Let the model look at every photo that could be read; returns the seconds it took."""
         total = 0.0
         readable = [item for item in items if item.pixels is not None]
-        for start in range(0, len(readable), self.batch_size):  # only sizes that were warmed up
-            some = readable[start : start + self.batch_size]
+        for some in portions(readable, self.sizes):
             photos = torch.stack([item.pixels for item in some if item.pixels is not None])
             try:
                 judgements, seconds = self.classifier.predict(photos)
@@ -149,7 +148,7 @@ class Answerer:
                 continue
             total += seconds
             for item, judgement in zip(some, judgements, strict=True):
-                item.judgement, item.model_seconds = judgement, seconds
+                item.judgement, item.model_seconds = judgement, seconds / len(some)
         return total
 
     def explain(self, asked: list[Question | Refusal], items: list[list[Item]]) -> None:

@@ -8,16 +8,19 @@ import os
 import time
 import warnings
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from handler.golden import golden_photos
+from handler.golden import COUNT, golden_photos
 
 logger = logging.getLogger("petclf")
+Photo = TypeVar("Photo")
 
+INT8_SIZES = (4, 2, 1)  # photos at once; torch keeps the int8 kernels made for the first size it sees, so each has its own copy
 TOLERANCE = {"fp32": 1e-4, "gpu": 5e-3, "int8": 2e-2}  # TF32 convolutions round earlier; one step of int8 is a large one
 
 
@@ -44,50 +47,49 @@ class Classifier:
         self.device = torch.device(device)
         try:
             self.metadata: dict[str, Any] = json.loads(read_extra(path, "metadata.json") or "{}")
-            int8 = self.load_int8(path.with_name("petclf-int8.pt"))
-            self.model = int8 or load(path, self.device)
+            self.copies = self.load_int8(path.with_name("petclf-int8.pt"))
+            self.model = self.copies[1] if self.copies else load(path, self.device)
         except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
             raise BrokenModelError(f"{path.name} is no TorchScript model: {str(error).splitlines()[0]}") from None
-        self.form = "int8" if int8 else "fp32" if self.device.type == "cpu" else "gpu"
+        self.form = "int8" if self.copies else "fp32" if self.device.type == "cpu" else "gpu"
         for key in ("name", "version", "labels", "image_size", "thresholds", "golden"):
             if key not in self.metadata:
                 raise BrokenModelError(f"{path.name} has no {key} in its metadata.json; export it with `make export`")
         self.labels: list[str] = self.metadata["labels"]
         self.size: int = self.metadata["image_size"]
 
-    def load_int8(self, path: Path) -> torch.jit.ScriptModule | None:
+    def load_int8(self, path: Path) -> dict[int, torch.jit.ScriptModule]:
         """Return the form in whole numbers, twice as fast, if it is wanted and this machine gives its recorded answers."""
         unwanted = self.device.type != "cpu" or os.environ.get("PETCLF_INT8") == "off"
         if unwanted or "int8" not in self.metadata or not path.exists():
-            return None
+            return {}
         facts, content = self.metadata["int8"], path.read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:
             logger.warning("%s belongs to another model, so fp32 answers", path.name)
-            return None
+            return {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said once a process: that quantised tensors will go in some later torch
                 torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
-            model = load(io.BytesIO(content), self.device)
-            with torch.inference_mode():  # torch keeps the kernels made for the first size it sees: for a lone client's photo
-                model(golden_photos(self.metadata["image_size"])[:1])
-            error = worst_error(model, facts["golden"], self.metadata["image_size"], self.device)
+            copies = {count: load(io.BytesIO(content), self.device, frozen=count == 1) for count in INT8_SIZES}
+            size = self.metadata["image_size"]
+            error = max(worst_error(copies[count], facts["golden"], size, self.device, count) for count in INT8_SIZES)
         except (RuntimeError, ValueError) as reason:  # e.g. no such kernels on this CPU
             logger.warning("int8 cannot run here, so fp32 answers: %s", str(reason).splitlines()[0])
-            return None
+            return {}
         if not error <= TOLERANCE["int8"]:  # not a number is no answer either
             logger.warning("int8 rounds otherwise here, by %.2g, so fp32 answers", error)
-            return None
+            return {}
         self.metadata |= facts
-        return model
+        return copies
 
-    def at_once(self, batch_size: int) -> int:
-        """Return how many photos to give the model at once: in int8 each takes as long by itself, in less memory."""
-        return 1 if self.form == "int8" else batch_size
+    def sizes(self, batch_size: int) -> list[int]:
+        """Return how many photos the model takes at once, the largest first; never more than `batch_size`."""
+        return [count for count in self.copies or range(batch_size, 0, -1) if count <= batch_size]
 
-    def warm_up(self, batch_size: int) -> None:
+    def warm_up(self, sizes: Sequence[int]) -> None:
         """Answer batches of every size: TorchScript optimises each on its second time, which takes long."""
-        for count in range(batch_size, 0, -1):
+        for count in sizes:
             for _ in range(2):
                 self.predict(torch.zeros(count, 3, self.size, self.size, dtype=torch.uint8))
 
@@ -100,8 +102,9 @@ class Classifier:
     def predict(self, photos: torch.Tensor) -> tuple[list[Judgement], float]:
         """Return a judgement a photo, and the seconds that the model took for all of them."""
         started = time.perf_counter()
+        model = self.copies.get(len(photos), self.model)
         with torch.inference_mode():
-            probabilities, unlike = self.model(photos.to(self.device))
+            probabilities, unlike = model(photos.to(self.device))
         rows, scores = probabilities.tolist(), unlike.tolist()
         seconds = time.perf_counter() - started
         return [self.judge(row, score) for row, score in zip(rows, scores, strict=True)], seconds
@@ -132,20 +135,33 @@ def read_extra(path: Path, name: str) -> bytes:
         return next((packed.read(entry) for entry in packed.namelist() if entry.endswith(f"/extra/{name}")), b"")
 
 
-def load(source: Path | io.BytesIO, device: torch.device) -> torch.jit.ScriptModule:
-    """Return a TorchScript module, made as fast as it gets on this device."""
+def load(source: Path | io.BytesIO, device: torch.device, frozen: bool = True) -> torch.jit.ScriptModule:
+    """Return a TorchScript module, made as fast as it gets on this device; not frozen it is one to two per cent slower, and small."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is what TorchServe loads
         file = source if isinstance(source, io.BytesIO) else str(source)
         scripted = torch.jit.load(file, map_location=device).eval()
-        frozen = torch.jit.freeze(scripted, preserved_attrs=["explain"])
-        on_cpu = device.type == "cpu"
-        return torch.jit.optimize_for_inference(frozen, other_methods=["explain"]) if on_cpu else frozen
+        if not frozen:
+            return scripted
+        fast = torch.jit.freeze(scripted, preserved_attrs=["explain"])
+        return torch.jit.optimize_for_inference(fast, other_methods=["explain"]) if device.type == "cpu" else fast
 
 
-def worst_error(model: torch.jit.ScriptModule, golden: list[dict[str, Any]], size: int, device: torch.device) -> float:
-    """Return how far the model is from the recorded answers."""
+def portions(photos: Sequence[Photo], sizes: Sequence[int]) -> Iterator[Sequence[Photo]]:
+    """Yield the photos in as few portions as these sizes allow: seven as four, two and one."""
+    start = 0
+    while left := len(photos) - start:
+        size = next(size for size in sizes if size <= left)
+        yield photos[start : start + size]
+        start += size
+
+
+def worst_error(
+    model: torch.jit.ScriptModule, golden: list[dict[str, Any]], size: int, device: torch.device, count: int = COUNT
+) -> float:
+    """Return how far the model is from the recorded answers, asked for `count` of the known photos at once."""
+    chosen = [index % COUNT for index in range(count)]
     with torch.inference_mode():
-        probabilities, _ = model(golden_photos(size).to(device))
-    expected = torch.tensor([answer["probabilities"] for answer in golden])
+        probabilities, _ = model(golden_photos(size)[chosen].to(device))
+    expected = torch.tensor([golden[index]["probabilities"] for index in chosen])
     return float((probabilities.cpu() - expected).abs().max())

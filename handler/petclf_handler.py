@@ -42,15 +42,15 @@ class PetclfHandler:
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"
         classifier = Classifier(folder / context.manifest["model"]["serializedFile"], device, threads())
         metadata = classifier.metadata
-        batch_size = classifier.at_once(int(properties["batch_size"]))
-        classifier.warm_up(batch_size)
+        sizes = classifier.sizes(int(properties["batch_size"]))
+        classifier.warm_up(sizes)
         classifier.check_golden()
         give_back_memory()
         self.archive = archive_digest(folder)
         self.version = metadata["version"]
         self.recent = Recent(folder / "recent.ring", classifier.labels)
         self.log = PredictionLog.from_environment()
-        self.answerer = Answerer(classifier, batch_size, load_page(folder / "page.html", context.model_name), allowed_hosts())
+        self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
         self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
         self.later = after_answers()
         self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
@@ -97,7 +97,7 @@ class PetclfHandler:
             self.telemetry.observe(*observed)
         if answered:
             self.recent.add([remembered(item) for item in answered])
-            if lost := self.log.write([self.log_entry(item) for item in answered]):
+            if lost := self.log.write(self.log_entry(item) for item in answered):
                 self.telemetry.count("petclf_log_lost", by=lost)
 
     def log_entry(self, item: Item) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ class PredictionLog:
         limit = os.environ.get("PETCLF_PREDICTION_LOG_BYTES", "")
         return cls(os.environ.get("PETCLF_PREDICTION_LOG", ""), int(limit) if limit.isdecimal() else 67_108_864)
 
-    def write(self, entries: list[dict[str, Any]]) -> int:
+    def write(self, entries: Iterable[dict[str, Any]]) -> int:
         """Append the entries with one write, so that no line is torn; returns how many were lost."""
-        if not self.target or not entries:
+        if not self.target:
             return 0
-        lines = "".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n" for entry in entries).encode()
+        written = [json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n" for entry in entries]
+        lines = "".join(written).encode()
         try:
             if self.target == "stdout":
                 sys.stdout.write(lines.decode())
@@ -39,7 +41,7 @@ class PredictionLog:
         except OSError as error:
             self.close()
             self.warn(error)
-            return len(entries)
+            return len(written)
         self.lost_before = False
         return 0
 

@@ -1,30 +1,70 @@
 """TorchServe's worker loop, helped from outside: a request is read at once, and what can wait is done after the answer.
 
 TorchServe 0.12 reads every length, name and value of a request with a system call of its own, about twenty for a photo with two
-headers. And its loop has no place for work that nobody waits for. Both are mended in the one function that the loop calls for the
-next batch, by a global name: `retrieve_msg`. It is replaced by one that first does what was left for later, then reads through a
-buffer.
+headers, and takes some two thousand steps of Python for it. And its loop has no place for work that nobody waits for. Both are
+mended in the one function that the loop calls for the next batch, by a global name: `retrieve_msg`. It is replaced by one that
+first does what was left for later, then reads a batch through a buffer, in few steps. All else that the frontend may send, which
+is the order to load a model, TorchServe reads itself.
 """
 
 import io
 import logging
 import socket
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 BUFFER = 1 << 18  # bytes; most photos fit, and a larger one takes a few reads
+BATCH = b"I"
+LENGTH = struct.Struct("!i")
 Task = Callable[[], None]
 
 
 class Buffered:
-    """What TorchServe's reading takes for a socket."""
+    """A socket, read through a buffer; TorchServe's reading takes it for one."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.recv = io.BufferedReader(connection.makefile("rb", buffering=0), BUFFER).read
+        self.reader = io.BufferedReader(connection.makefile("rb", buffering=0), BUFFER)
+        self.recv = self.reader.read
+
+    def brings_a_batch(self) -> bool:
+        return self.reader.peek(1)[:1] == BATCH
+
+    def batch(self) -> tuple[bytes, list[dict[str, Any]]]:
+        """Return what TorchServe's `retrieve_msg` would."""
+        command = self.exactly(1)
+        return command, [
+            {
+                "requestId": identity,
+                "headers": [{"name": name, "value": self.text()} for name in self.texts()],
+                "parameters": [
+                    {"name": name.decode(), "contentType": self.text().decode(), "value": self.text()} for name in self.texts()
+                ],
+            }
+            for identity in self.texts()
+        ]
+
+    def texts(self) -> Iterator[bytes]:
+        """Yield what each item of a list begins with, until the end of the list."""
+        while (length := self.length()) >= 0:
+            yield self.exactly(length)
+
+    def text(self) -> bytes:
+        return self.exactly(self.length())
+
+    def length(self) -> int:
+        (length,) = LENGTH.unpack(self.exactly(LENGTH.size))
+        return int(length)
+
+    def exactly(self, count: int) -> bytes:
+        data = self.reader.read(count)
+        if len(data) < count:
+            sys.exit(0)  # the frontend has ended; TorchServe's own reading ends the worker so
+        return data
 
 
 class WorkerLoop:
@@ -41,7 +81,7 @@ class WorkerLoop:
             do(self.tasks.pop(0))
         if self.buffered is None or self.buffered.connection is not connection:
             self.buffered = Buffered(connection)
-        return self.retrieve(self.buffered)
+        return self.buffered.batch() if self.buffered.brings_a_batch() else self.retrieve(self.buffered)
 
 
 def do(task: Task) -> None:

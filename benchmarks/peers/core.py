@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from handler.classifier import Classifier, Judgement
+from handler.classifier import Classifier, Judgement, portions
 from handler.photo_input import decode_photo
 
 BATCH = 8
@@ -18,14 +18,16 @@ class Core:
 
     def __init__(self, threads: int = 1) -> None:
         self.classifier = Classifier(MODEL, "cpu", threads)
-        self.classifier.warm_up(BATCH)
+        self.sizes = self.classifier.sizes(BATCH)
+        self.classifier.warm_up(self.sizes)
 
     def answer(self, photo: bytes) -> dict[str, Any]:
         return self.answer_all([photo])[0]
 
     def answer_all(self, photos: list[bytes]) -> list[dict[str, Any]]:
-        pixels = torch.stack([decode_photo(photo, self.classifier.size) for photo in photos])
-        return [as_content(judgement) for judgement in self.classifier.predict(pixels)[0]]
+        pixels = [decode_photo(photo, self.classifier.size) for photo in photos]
+        judgements = [self.classifier.predict(torch.stack(list(some)))[0] for some in portions(pixels, self.sizes)]
+        return [as_content(judgement) for some in judgements for judgement in some]
 
 
 def as_content(judgement: Judgement) -> dict[str, Any]:

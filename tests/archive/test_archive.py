@@ -24,7 +24,7 @@ sys.path.insert(0, os.getcwd())  # what -I leaves out: the archive's own folder,
 from handler.batch import Answerer, Request
 from handler.classifier import Classifier
 from pathlib import Path
-answerer = Answerer(Classifier(Path("petclf.pt"), "cpu", 1), 8, None, frozenset())
+answerer = Answerer(Classifier(Path("petclf.pt"), "cpu", 1), [1], None, frozenset())
 data = Path(sys.argv[1]).read_bytes()
 [reply] = answerer.answer([Request({"body": data}, {"explain": "False"}, "id")]).replies
 print(reply.body.decode())

@@ -18,4 +18,4 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="session")
 def answerer(classifier: Classifier) -> Answerer:
-    return Answerer(classifier, 8, load_page(ROOT / "web" / "page.html", "petclf"), frozenset())
+    return Answerer(classifier, classifier.sizes(8), load_page(ROOT / "web" / "page.html", "petclf"), frozenset())

