@@ -28,9 +28,11 @@ class PredictionLog:
 
     def write(self, entries: Iterable[dict[str, Any]]) -> int:
         """Append the entries with one write, so that no line is torn; returns how many were lost."""
-        if not self.target:
+        written = (
+            [json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n" for entry in entries] if self.target else []
+        )
+        if not written:
             return 0
-        written = [json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n" for entry in entries]
         lines = "".join(written).encode()
         try:
             if self.target == "stdout":

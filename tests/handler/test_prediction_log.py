@@ -29,6 +29,11 @@ def test_without_a_target_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_entries_there_is_no_file(tmp_path: Path) -> None:
+    assert PredictionLog(str(tmp_path / "log"), 100).write([]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lines_can_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert PredictionLog("stdout", 100).write([{"number": 1}]) == 0
     assert capsys.readouterr().out == '{"number":1}\n'
