@@ -224,7 +224,10 @@ class Server:
         config.write_text(self.configuration(), encoding="utf-8")
         patched = folder / "classes"
         if not dispatch.patch(home / "ts" / "frontend" / "model-server.jar", patched):
-            say("this is not TorchServe 0.12.0: batches wait for maxBatchDelay, and workers take turns", level="WARNING")
+            say(
+                "this is not TorchServe 0.12.0: batches wait for maxBatchDelay, workers take turns, and 503 hangs up",
+                level="WARNING",
+            )
         return [
             find_java(), *JVM, *self.args.java_options.split(),
             f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder}", f"-Dlog4j.configurationFile=file://{self.args.log_config.resolve()}",

@@ -1,6 +1,8 @@
 """A second version comes beside the first, takes over and the first goes, while requests run; with curl, as documented."""
 
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import re
 import shutil
@@ -126,6 +128,30 @@ def test_nothing_is_registered_from_outside_the_store(server_of_session: Serving
     assert [
         model["modelName"] for model in requests.get(f"{server_of_session.management}/models", timeout=10).json()["models"]
     ] == ["petclf"]
+
+
+def test_who_is_told_to_come_back_later_keeps_the_connection_and_who_sends_nonsense_loses_it(server_of_session: Serving) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server_of_session.port, timeout=30)
+
+    def ask(body: bytes) -> tuple[int, bool]:
+        """Return the answer's status, and whether the connection is still there."""
+        connection.request("POST", "/predictions/petclf", body)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, connection.sock is not None
+
+    def scale(workers: int) -> None:
+        limits = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
+        requests.put(f"{server_of_session.management}/models/petclf", params=limits, timeout=60).raise_for_status()
+
+    with contextlib.closing(connection):
+        assert ask(PHOTO) == (200, True)
+        scale(0)
+        try:
+            assert [ask(PHOTO), ask(PHOTO)] == [(503, True), (503, True)]
+        finally:
+            scale(1)
+        assert [ask(PHOTO), ask(b"no photo")] == [(200, True), (400, False)]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""TorchServe's class with three pieces of code changed, only that class; and the queue that it then uses."""
+"""TorchServe's two classes with four pieces of code changed, only those; and the queue that one of them then uses."""
 
 import importlib.util
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.dispatch import CHANGES, CLASS, COMPILED, CONSTANTS, END, QUEUE, patch
+from scripts.dispatch import CHANGES, COMPILED, QUEUE, Change, patch
 
 ROOT = Path(__file__).parents[2]
 STRESS = Path(__file__).with_name("LastFirstStress.java")
@@ -21,26 +21,40 @@ def torchserve_jar() -> Path:
     return Path(spec.origin).parent / "frontend" / "model-server.jar"
 
 
-def test_three_pieces_of_code_are_changed_and_nothing_else(tmp_path: Path) -> None:
+def original(change: Change) -> bytes:
+    with zipfile.ZipFile(torchserve_jar()) as packed:
+        return packed.read(change.path)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: Path(change.path).stem)
+def test_what_is_named_is_changed_and_nothing_else(change: Change, tmp_path: Path) -> None:
     assert patch(torchserve_jar(), tmp_path)
 
-    with zipfile.ZipFile(torchserve_jar()) as packed:
-        before = packed.read(CLASS)
-    after = (tmp_path / CLASS).read_bytes()
-    assert after[END : END + len(CONSTANTS)] == CONSTANTS
-    assert (after[:8], int.from_bytes(after[8:10], "big")) == (before[:8], int.from_bytes(before[8:10], "big") + 3)
-    back = after[:8] + before[8:10] + after[10:END] + after[END + len(CONSTANTS) :]
-    for old, new in CHANGES.items():
-        assert (before.count(old), back.count(new), len(old)) == (1, 1, len(new))
-        back = back.replace(new, old)
-    assert back == before
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.class")} == {CLASS, f"{QUEUE}.class"}
+    before, after = original(change), (tmp_path / change.path).read_bytes()
+    if added := b"".join(change.constants):
+        assert after[change.end : change.end + len(added)] == added
+        assert (after[:8], int.from_bytes(after[8:10], "big")) == (before[:8], change.count + len(change.constants))
+        assert change.count == int.from_bytes(before[8:10], "big")
+        after = after[:8] + before[8:10] + after[10 : change.end] + after[change.end + len(added) :]
+    for old, new in change.code.items():
+        assert (before.count(old), after.count(new), len(old)) == (1, 1, len(new))
+        after = after.replace(new, old)
+    assert after == before
 
 
-def test_another_torchserve_is_left_alone(tmp_path: Path) -> None:
+def test_beside_the_changed_classes_there_is_only_the_queue(tmp_path: Path) -> None:
+    assert patch(torchserve_jar(), tmp_path)
+
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {*(change.path for change in CHANGES), f"{QUEUE}.class"}
+
+
+@pytest.mark.parametrize("other", CHANGES, ids=lambda change: Path(change.path).stem)
+def test_another_torchserve_is_left_alone(other: Change, tmp_path: Path) -> None:
     jar = tmp_path / "other.jar"
     with zipfile.ZipFile(jar, "w") as packed:
-        packed.writestr(CLASS, b"a class of another release")
+        for change in CHANGES:
+            packed.writestr(change.path, b"a class of another release" if change is other else original(change))
 
     assert not patch(jar, tmp_path / "classes")
     assert not (tmp_path / "classes").exists()
