@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import torch
@@ -67,6 +68,14 @@ class Outcome:
     refused: Counter[str]
     decode_seconds: float
     model_seconds: float
+    seconds: float
+    time: datetime
+
+    def keep_what_is_recorded(self) -> None:
+        """Let go of what only the answers needed: it may be 80 MB, and recording waits."""
+        self.replies = []
+        for item in self.items:
+            item.photo, item.evidence = b"", None
 
 
 class Answerer:
@@ -81,6 +90,7 @@ class Answerer:
 
     def answer(self, requests: Sequence[Request], card: Any = None) -> Outcome:
         """Return one reply a request, in their order; nothing that one of them sent touches another."""
+        started = time.perf_counter()
         asked = [self.read(request) for request in requests]
         items = [items_of(question, request) for question, request in zip(asked, requests, strict=True)]
         everything = [item for some in items for item in some]
@@ -90,7 +100,8 @@ class Answerer:
         replies = [self.reply(*each, card) for each in zip(requests, asked, items, strict=True)]
         refused = Counter(item.refusal.code for item in everything if item.refusal)
         refused.update(question.code for question in asked if isinstance(question, Refusal))
-        return Outcome(replies, everything, refused, decode_seconds, model_seconds)
+        seconds = time.perf_counter() - started
+        return Outcome(replies, everything, refused, decode_seconds, model_seconds, seconds, datetime.now(timezone.utc))
 
     def read(self, request: Request) -> Question | Refusal:
         try:
@@ -200,7 +211,7 @@ class Answerer:
 
 
 def add_statistics(items: Sequence[Item]) -> None:
-    """Add to the facts of each judged photo what it is like; no answer needs it, so it is done when they are out."""
+    """Add to the facts of each judged photo what it is like."""
     for start in range(0, len(items), TOGETHER):
         some = items[start : start + TOGETHER]
         statistics = photo_statistics(torch.stack([item.pixels for item in some if item.pixels is not None]))

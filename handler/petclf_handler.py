@@ -3,8 +3,7 @@
 import ctypes
 import logging
 import os
-import time
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from handler.page import load_page
 from handler.prediction_log import PredictionLog
 from handler.recent import Recent
 from handler.telemetry import Observation, Telemetry, queue_reader
-from handler.worker_loop import after_answers
+from handler.worker_loop import in_quiet_moments
 
 logger = logging.getLogger("petclf")
 
@@ -52,14 +51,14 @@ class PetclfHandler:
         self.log = PredictionLog.from_environment()
         self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
         self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
-        self.later = after_answers()
+        self.unrecorded: list[Outcome] = []
+        self.leave = in_quiet_moments(self.record)
         self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
         where = f"{device} in {classifier.form}" if device == "cpu" else device
         logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, where, self.archive or "unknown")
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch."""
-        started = time.perf_counter()
         requests = [
             Request(row, context.get_all_request_header(index), context.get_request_id(index)) for index, row in enumerate(data)
         ]
@@ -71,42 +70,38 @@ class PetclfHandler:
             context.set_response_header(index, "x-petclf-archive", self.archive)
             for name, value in reply.headers.items():
                 context.set_response_header(index, name, value)
-        seconds = time.perf_counter() - started
-        self.later(lambda: self.record(outcome, seconds))
-        return [reply.body for reply in outcome.replies]
+        bodies = [reply.body for reply in outcome.replies]
+        outcome.keep_what_is_recorded()
+        self.unrecorded.append(outcome)
+        self.leave(max(len(bodies), len(outcome.items)))
+        return bodies
 
-    def record(self, outcome: Outcome, seconds: float) -> None:
-        """Tell metrics, log and summary what happened."""
-        answered = [item for item in outcome.items if item.judgement is not None]
-        add_statistics(answered)
-        for item in answered:
+    def record(self) -> None:
+        """Tell metrics, log and summary what happened since the last time."""
+        outcomes, self.unrecorded = self.unrecorded, []
+        for outcome in outcomes:
+            self.telemetry.observe(*observations(outcome))
+            for code, count in outcome.refused.items():
+                labels = () if code == "internal_error" else (code,)
+                self.telemetry.count("petclf_refused" if labels else "petclf_failed", *labels, by=count)
+        answered = [(outcome.time, item) for outcome in outcomes for item in outcome.items if item.judgement is not None]
+        if not answered:
+            return
+        add_statistics([item for _, item in answered])
+        for _, item in answered:
             assert item.judgement is not None
             self.telemetry.count("petclf_predictions", item.judgement.label, item.judgement.unsure_because or "no")
-        for code, count in outcome.refused.items():
-            labels = () if code == "internal_error" else (code,)
-            self.telemetry.count("petclf_refused" if labels else "petclf_failed", *labels, by=count)
-        if answered or outcome.refused:
-            result = "answered" if answered else "refused"
-            observed: list[Observation] = [
-                ("petclf_seconds", seconds, ("total", result)),
-                ("petclf_seconds", outcome.decode_seconds, ("decode", result)),
-            ]
-            if answered:
-                observed.append(("petclf_seconds", outcome.model_seconds, ("model", "answered")))
-                observed.append(("petclf_batch_photos", len(answered), ()))
-            self.telemetry.observe(*observed)
-        if answered:
-            self.recent.add([remembered(item) for item in answered])
-            if lost := self.log.write(self.log_entry(item) for item in answered):
-                self.telemetry.count("petclf_log_lost", by=lost)
+        self.recent.add([remembered(item) for _, item in answered])
+        if lost := self.log.write(self.log_entry(*each) for each in answered):
+            self.telemetry.count("petclf_log_lost", by=lost)
 
-    def log_entry(self, item: Item) -> dict[str, Any]:
+    def log_entry(self, time: datetime, item: Item) -> dict[str, Any]:
         """Return one line of the prediction log: nothing in it tells whose photo it was or what it shows beyond its label."""
         judgement = item.judgement
         assert judgement is not None
         photo = {name: round(value, 4) if isinstance(value, float) else value for name, value in item.facts.items()}
         return {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "time": time.isoformat(timespec="milliseconds"),
             "request_id": item.id,
             "label": judgement.label,
             "confidence": round(judgement.confidence, 6),
@@ -132,6 +127,21 @@ class PetclfHandler:
             "archive": self.archive,
             "recent": self.recent.summary(),
         }
+
+
+def observations(outcome: Outcome) -> list[Observation]:
+    """Return how long a batch took and how large it was; nothing of one in which nobody sent a photo."""
+    answered = sum(item.judgement is not None for item in outcome.items)
+    if not answered and not outcome.refused:
+        return []
+    result = "answered" if answered else "refused"
+    times: list[Observation] = [
+        ("petclf_seconds", outcome.seconds, ("total", result)),
+        ("petclf_seconds", outcome.decode_seconds, ("decode", result)),
+    ]
+    if not answered:
+        return times
+    return [*times, ("petclf_seconds", outcome.model_seconds, ("model", result)), ("petclf_batch_photos", answered, ())]
 
 
 def remembered(item: Item) -> tuple[str, bool, float, dict[str, float]]:

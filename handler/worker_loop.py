@@ -1,14 +1,15 @@
-"""TorchServe's worker loop, helped from outside: a request is read at once, and what can wait is done after the answer.
+"""TorchServe's worker loop, helped from outside: a request is read at once, and what can wait is done in quiet moments.
 
 TorchServe 0.12 reads every length, name and value of a request with a system call of its own, about twenty for a photo with two
 headers, and takes some two thousand steps of Python for it. And its loop has no place for work that nobody waits for. Both are
 mended in the one function that the loop calls for the next batch, by a global name: `retrieve_msg`. It is replaced by one that
-first does what was left for later, then reads a batch through a buffer, in few steps. All else that the frontend may send, which
-is the order to load a model, TorchServe reads itself.
+does what was left for later when nothing comes for a moment, or when it is much, and reads a batch through a buffer, in few steps.
+All else that the frontend may send, which is the order to load a model, TorchServe reads itself.
 """
 
 import io
 import logging
+import select
 import socket
 import struct
 import sys
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 BUFFER = 1 << 18  # bytes; most photos fit, and a larger one takes a few reads
 BATCH = b"I"
 LENGTH = struct.Struct("!i")
-Task = Callable[[], None]
+MANY = 16  # photos whose work is worth doing although the next may wait for it: for many at once it costs a third
+QUIET = 0.002  # seconds without a request
+Work = Callable[[], None]
 
 
 class Buffered:
@@ -70,34 +73,45 @@ class Buffered:
 class WorkerLoop:
     """Stands where the loop gets its next batch."""
 
-    def __init__(self, retrieve: Callable[[Any], Any]) -> None:
+    def __init__(self, retrieve: Callable[[Any], Any], work: Work) -> None:
         self.retrieve = retrieve
-        self.tasks: list[Task] = []
+        self.work = work
+        self.left = 0  # photos that wait for it
         self.buffered: Buffered | None = None
 
+    def leave(self, photos: int) -> None:
+        """Note that there is work to do for so many photos more."""
+        self.left += photos
+
     def next_batch(self, connection: socket.socket) -> Any:
-        """Do what was left for after the answer; then wait for the next batch."""
-        while self.tasks:  # one that is done keeps nothing while the worker waits: a batch may be 80 MB
-            do(self.tasks.pop(0))
+        """Do what was left for later, if nothing comes for a moment or if it is much; then wait for the next batch."""
+        if self.left >= MANY or (self.left and not select.select([connection], [], [], QUIET)[0]):
+            self.catch_up()
         if self.buffered is None or self.buffered.connection is not connection:
             self.buffered = Buffered(connection)
-        return self.buffered.batch() if self.buffered.brings_a_batch() else self.retrieve(self.buffered)
+        try:
+            return self.buffered.batch() if self.buffered.brings_a_batch() else self.retrieve(self.buffered)
+        except SystemExit:  # the frontend has ended, and so will this worker
+            self.catch_up()
+            raise
+
+    def catch_up(self) -> None:
+        """Do what was left for later; answers must go on, whatever goes wrong in it."""
+        if not self.left:
+            return
+        self.left = 0
+        try:
+            self.work()
+        except Exception:
+            logger.warning("what follows an answer failed", exc_info=True)
 
 
-def do(task: Task) -> None:
-    """Answers must go on, whatever goes wrong beside them."""
-    try:
-        task()
-    except Exception:
-        logger.warning("what follows an answer failed", exc_info=True)
-
-
-def after_answers() -> Callable[[Task], None]:
-    """Return what takes a task to do after the present answer is out; at once where no loop of TorchServe 0.12 runs."""
+def in_quiet_moments(work: Work) -> Callable[[int], None]:
+    """Return what to call when there is work for so many photos more; where TorchServe 0.12 does not run it is done at once."""
     main = sys.modules["__main__"]
     retrieve = getattr(main, "retrieve_msg", None)
     if retrieve is None:
-        return do
-    loop = WorkerLoop(retrieve)
+        return lambda _: work()
+    loop = WorkerLoop(retrieve, work)
     main.retrieve_msg = loop.next_batch  # type: ignore[attr-defined]
-    return lambda task: loop.tasks.append(task)
+    return loop.leave

@@ -5,13 +5,12 @@ import socket
 import struct
 import sys
 import threading
-import weakref
 from types import ModuleType
 
 import pytest
 from ts.protocol.otf_message_handler import retrieve_msg
 
-from handler.worker_loop import WorkerLoop, after_answers, do
+from handler.worker_loop import MANY, WorkerLoop, in_quiet_moments
 
 
 def text(value: bytes) -> bytes:
@@ -33,7 +32,7 @@ def batch(*requests: bytes) -> bytes:
 def test_a_batch_is_read_as_torchserve_reads_it(photos: list[bytes]) -> None:
     sent = batch(*(request(b"id-%d" % index, photo) for index, photo in enumerate(photos)))
     readings = []
-    for read in (retrieve_msg, WorkerLoop(refuse).next_batch):
+    for read in (retrieve_msg, WorkerLoop(refuse, nothing).next_batch):
         frontend, worker = socket.socketpair()
         with frontend, worker:
             sender = threading.Thread(target=frontend.sendall, args=(sent,))
@@ -48,13 +47,17 @@ def refuse(_: object) -> None:
     raise AssertionError("TorchServe's own reading was asked for a batch")
 
 
+def nothing() -> None:
+    """Have nothing to do."""
+
+
 def test_an_order_to_load_a_model_is_left_to_torchserve() -> None:
     texts = [text(b"petclf"), text(b"/tmp/petclf"), struct.pack("!i", 8), text(b"petclf_handler.py"), struct.pack("!i", -1)]
     order = b"L" + b"".join(texts) + text(b"") + b"\0"
     frontend, worker = socket.socketpair()
     with frontend, worker:
         frontend.sendall(order + batch(request(b"id", b"photo")))
-        loop = WorkerLoop(retrieve_msg)
+        loop = WorkerLoop(retrieve_msg, nothing)
         command, message = loop.next_batch(worker)
         then, _ = loop.next_batch(worker)
 
@@ -68,7 +71,7 @@ def test_when_the_frontend_ends_amid_a_batch_the_worker_ends(kept: int) -> None:
         with frontend:
             frontend.sendall(batch(request(b"id", b"photo" * 100))[:kept])
         with pytest.raises(SystemExit):
-            WorkerLoop(retrieve_msg).next_batch(worker)
+            WorkerLoop(retrieve_msg, nothing).next_batch(worker)
 
 
 class Counting:
@@ -93,7 +96,7 @@ class Counting:
 def test_a_batch_is_read_with_few_system_calls() -> None:
     frontend, worker = socket.socketpair()
     counting = Counting(worker)
-    loop = WorkerLoop(retrieve_msg)
+    loop = WorkerLoop(retrieve_msg, nothing)
     with frontend, worker:
         for turn in range(3):
             photos = [bytes([turn, index]) * 20_000 for index in range(3)]
@@ -111,54 +114,72 @@ def test_a_body_larger_than_the_buffer_arrives_whole() -> None:
     with frontend, worker:
         sender = threading.Thread(target=frontend.sendall, args=(batch(request(b"id", photo)),))
         sender.start()
-        _, message = WorkerLoop(retrieve_msg).next_batch(worker)
+        _, message = WorkerLoop(retrieve_msg, nothing).next_batch(worker)
         sender.join()
     assert message[0]["parameters"][0]["value"] == photo
 
 
-def test_what_was_left_for_later_is_done_once_before_the_next_batch() -> None:
+def test_what_was_left_is_done_once_when_nothing_comes_for_a_moment() -> None:
     done: list[str] = []
-    loop = WorkerLoop(lambda _: done.append("read"))
-    loop.tasks = [lambda: done.append("first"), lambda: done.append("second")]
+    loop = WorkerLoop(lambda _: "a batch", lambda: done.append("it"))
     one, other = socket.socketpair()
     with one, other:
-        other.sendall(b"LL")
+        loop.leave(1)
+        late = threading.Timer(0.1, other.sendall, [b"L"])
+        late.start()
+        assert loop.next_batch(one) == "a batch"
+        assert done == ["it"]
         loop.next_batch(one)
-        loop.next_batch(one)
-
-    assert done == ["first", "second", "read", "read"]
+    assert done == ["it"]
 
 
-def test_while_it_waits_nothing_of_the_last_batch_is_kept() -> None:
-    class Photo:
-        def judge(self) -> None:
-            """Be looked at."""
-
-    photo = Photo()
-    alive = weakref.ref(photo)
-    loop = WorkerLoop(lambda _: alive())
-    loop.tasks = [photo.judge]
-    del photo
+def test_of_a_few_photos_nothing_is_done_while_the_next_one_waits() -> None:
+    done: list[str] = []
+    loop = WorkerLoop(lambda reader: reader.recv(1), lambda: done.append("it"))
     one, other = socket.socketpair()
     with one, other:
+        for _ in range(MANY - 1):
+            other.sendall(b"L")
+            loop.leave(1)
+            loop.next_batch(one)
+        assert done == []
         other.sendall(b"L")
-        assert loop.next_batch(one) is None
+        loop.leave(1)
+        loop.next_batch(one)
+    assert done == ["it"]
 
 
-def test_a_task_that_fails_is_told_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_when_the_frontend_ends_what_was_left_is_done_first() -> None:
+    done: list[str] = []
+    loop = WorkerLoop(retrieve_msg, lambda: done.append("it"))
+    one, other = socket.socketpair()
+    with one:
+        other.close()
+        loop.leave(1)
+        with pytest.raises(SystemExit):
+            loop.next_batch(one)
+    assert done == ["it"]
+
+
+def test_work_that_fails_is_told_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise OSError("no space left")
 
-    do(fail)
+    loop = WorkerLoop(lambda _: "a batch", fail)
+    one, other = socket.socketpair()
+    with one, other:
+        other.sendall(b"L")
+        loop.leave(MANY)
+        assert loop.next_batch(one) == "a batch"
 
     assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, "what follows an answer failed")]
 
 
-def test_outside_of_torchserve_a_task_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_torchserve_the_work_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
 
-    after_answers()(lambda: done.append("it"))
+    in_quiet_moments(lambda: done.append("it"))(1)
 
     assert done == ["it"]
 
@@ -169,8 +190,8 @@ def test_in_torchserve_the_loop_gets_another_way_to_its_next_batch(monkeypatch: 
     monkeypatch.setitem(sys.modules, "__main__", main)
     done: list[str] = []
 
-    later = after_answers()
-    later(lambda: done.append("it"))
+    leave = in_quiet_moments(lambda: done.append("it"))
+    leave(MANY)
     one, other = socket.socketpair()
     with one, other:
         other.sendall(b"L")
