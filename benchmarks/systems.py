@@ -1,6 +1,8 @@
 """How each system is started for the comparison: the same photos, the same petclf.pt, each in its best setting found.
 
-Two processes of one thread each on two cores, and the same memory settings, everywhere. Batches where a system has them.
+Two processes of one thread each on two cores, and the same memory settings, everywhere. Batches where a system has them. All but
+two read photos and load the model with petclf's own code, int8 and all, so that only the serving differs; `TorchServe stock` and
+`FastAPI tutorial` show what their tutorials give.
 """
 
 import contextlib
@@ -69,9 +71,9 @@ def module(name: str) -> Callable[[int, Path], list[str]]:
     return lambda port, folder: ["-m", f"benchmarks.peers.{name}", str(port), str(folder)]
 
 
-def uvicorn(workers: int) -> Callable[[int, Path], list[str]]:
+def uvicorn(workers: int, app: str = "fastapi_app") -> Callable[[int, Path], list[str]]:
     return lambda port, _: [
-        "-m", "uvicorn", "benchmarks.peers.fastapi_app:app", "--port", str(port), "--workers", str(workers),
+        "-m", "uvicorn", f"benchmarks.peers.{app}:app", "--port", str(port), "--workers", str(workers),
         "--no-access-log", "--log-level", "warning",
     ]  # fmt: skip
 
@@ -124,6 +126,7 @@ SYSTEMS = [
     System("TorchServe stock", torchserve, "/predictions/petclf", environment=java_home(), prepare=archive_stock),
     System("FastAPI 1 process", uvicorn(1), environment=ONE_THREAD, needs=("fastapi", "uvicorn[standard]")),
     System("FastAPI 2 processes", uvicorn(2), environment=ONE_THREAD, needs=("fastapi", "uvicorn[standard]")),
+    System("FastAPI tutorial", uvicorn(2, "fastapi_tutorial"), environment=ONE_THREAD, needs=("fastapi", "uvicorn[standard]")),
     System("Flask gunicorn", gunicorn, environment=ONE_THREAD, needs=("flask", "gunicorn")),
     System("LitServe", module("litserve_app"), environment=ONE_THREAD, needs=("litserve",)),
     System("BentoML", bentoml, form="file", environment=ONE_THREAD, needs=("bentoml",)),
