@@ -382,6 +382,20 @@ def test_of_large_photos_the_server_gets_only_a_few_at_a_time(gateway: Gateway) 
     assert (statuses.count(200), statuses.count(503)) == (6, 6)
 
 
+@pytest.mark.parametrize(("spare", "answered"), [("", 4), ("127.0.0.3", 8)])
+def test_more_than_the_server_may_hold_is_refused_at_once_where_there_is_no_spare(
+    tmp_path: Path, spare: str, answered: int
+) -> None:
+    with running(tmp_path, GATEWAY_IN_FLIGHT="4", PETCLF_SPARE=spare) as gateway, ThreadPoolExecutor(8) as pool:
+        gateway.upstream.slow = 1.0
+        answers = list(pool.map(lambda _: requests.post(f"{gateway.url}/predict", b"photo", timeout=20), range(8)))
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert len(answers) - len(refused) == answered
+        assert {(*error_of(answer), answer.headers["Retry-After"]) for answer in refused} <= {(503, "busy", "1")}
+        assert all(answer.elapsed.total_seconds() < 1 for answer in refused)
+        assert "no live upstreams" not in (tmp_path / "gateway.log").read_text()
+
+
 def test_slow_clients_do_not_stop_the_others(gateway: Gateway) -> None:
     slow = []
     for _ in range(50):
