@@ -17,7 +17,7 @@ from handler.page import load_page
 from handler.prediction_log import PredictionLog
 from handler.recent import Recent
 from handler.telemetry import Observation, Telemetry, queue_reader
-from handler.worker_loop import in_quiet_moments
+from handler.worker_loop import MANY, in_quiet_moments
 
 logger = logging.getLogger("petclf")
 
@@ -73,7 +73,7 @@ class PetclfHandler:
         bodies = [reply.body for reply in outcome.replies]
         outcome.keep_what_is_recorded()
         self.unrecorded.append(outcome)
-        self.leave(max(len(bodies), len(outcome.items)))
+        self.leave(MANY if self.log.target else max(len(bodies), len(outcome.items)))  # a log that is wanted lacks no photo
         return bodies
 
     def record(self) -> None:

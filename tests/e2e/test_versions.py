@@ -154,8 +154,22 @@ def test_who_is_told_to_come_back_later_keeps_the_connection_and_who_sends_nonse
         assert [ask(PHOTO), ask(b"no photo")] == [(200, True), (400, False)]
 
 
+def test_without_a_prediction_log_each_photo_is_remembered_too_in_a_quiet_moment(server_of_session: Serving) -> None:
+    def total() -> int:
+        remembered: int = server_of_session.describe()["customizedMetadata"]["recent"]["total"]
+        return remembered
+
+    before, asked = total(), 21
+    for _ in range(asked):
+        version_of(server_of_session)
+    end = time.monotonic() + 15
+    while total() != before + asked:
+        assert time.monotonic() < end, f"{total() - before} of {asked}"
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def server_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    serving = start(tmp_path_factory.mktemp("outside"), None, None, "--workers", "1")
+    serving = start(tmp_path_factory.mktemp("outside"), None, {"PETCLF_PREDICTION_LOG": ""}, "--workers", "1")
     yield serving
     serving.stop()
