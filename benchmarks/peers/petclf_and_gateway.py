@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from benchmarks.peers.ports import free_ports
@@ -12,6 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(port: int, folder: Path) -> None:
+    told_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # not blocked: what is started here would never hear them either
+        signal.signal(number, lambda *_: told_to_stop.set())
     inner, management, metrics, ready, gateway_management = free_ports(5)
     server = subprocess.Popen(
         [
@@ -30,7 +34,7 @@ def main(port: int, folder: Path) -> None:
         "PATH": f"{os.environ['PATH']}:/usr/sbin",
     }  # fmt: skip
     gateway = subprocess.Popen([ROOT / "deploy" / "gateway" / "start"], env={**os.environ, **settings})
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    told_to_stop.wait()
     gateway.terminate()
     server.terminate()
     gateway.wait(20)
@@ -38,5 +42,4 @@ def main(port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     main(int(sys.argv[1]), Path(sys.argv[2]))
