@@ -21,7 +21,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.conftest import ROOT, free_port
+from tests.e2e.conftest import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -111,16 +111,14 @@ class Gateway:
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """The log's entry of a request; nginx writes it when the answer is out, so it may take a moment to appear."""
-        end = time.monotonic() + 15
-        while time.monotonic() < end:
-            lines = (self.folder / "access.log").read_text(encoding="utf-8").splitlines(keepends=True)
-            entries = [json.loads(line) for line in lines if line.endswith("\n")]
-            found = [entry for entry in entries if entry["request_id"] == request_id]
-            if found:
-                [entry] = found
-                return entry
-            time.sleep(0.02)
-        raise AssertionError(f"nothing about {request_id} in the log")
+        wait_until(lambda: self.entries(request_id))
+        [entry] = self.entries(request_id)
+        return entry
+
+    def entries(self, request_id: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "access.log").read_text(encoding="utf-8").splitlines(keepends=True)
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [entry for entry in entries if entry["request_id"] == request_id]
 
 
 @contextlib.contextmanager
@@ -147,13 +145,14 @@ def running(folder: Path, prepare: Any = None, **environment: str) -> Iterator[G
             env={**os.environ, **settings, "PATH": f"{Path(NGINX or '').parent}:{os.environ['PATH']}"},
         )  # fmt: skip
     gateway = Gateway(port, management_port, folder, secrets, upstream, process)
-    end = time.monotonic() + 15
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
+
+    def listens() -> bool:
+        """Not whether somebody takes connections: `nginx -t`, which looks at the configuration first, does so for a moment too."""
         assert process.poll() is None, (folder / "gateway.log").read_text()
-        assert time.monotonic() < end
-        time.sleep(0.05)
+        number = folder / "work" / "nginx.pid"
+        return number.exists() and number.read_text().strip() != ""
+
+    wait_until(listens)
     try:
         yield gateway
     finally:

@@ -27,7 +27,7 @@ from handler.golden import golden_photos
 from handler.photo_input import decode_photo
 from tests.drawing import draw_photo, encoded
 from tests.e2e.awkward import Awkward, cases
-from tests.e2e.conftest import ROOT, Serving
+from tests.e2e.conftest import ROOT, Serving, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -233,13 +233,6 @@ def metrics(server: Serving) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
 def metric(server: Serving, name: str, **labels: str) -> float:
     wanted = set(labels.items())
     return sum(value for (found, given), value in metrics(server).items() if found == name and wanted <= set(given))
-
-
-def wait_until(condition: Any, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.2)
 
 
 def test_every_metric_counts_exactly_what_happened(server: Serving) -> None:

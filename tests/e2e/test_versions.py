@@ -17,7 +17,7 @@ import requests
 
 from scripts.build_archive import build_archive
 from tests.drawing import draw_photo, encoded
-from tests.e2e.conftest import ROOT, Serving, start
+from tests.e2e.conftest import ROOT, Serving, start, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -162,10 +162,7 @@ def test_without_a_prediction_log_each_photo_is_remembered_too_in_a_quiet_moment
     before, asked = total(), 21
     for _ in range(asked):
         version_of(server_of_session)
-    end = time.monotonic() + 15
-    while total() != before + asked:
-        assert time.monotonic() < end, f"{total() - before} of {asked}"
-        time.sleep(0.1)
+    wait_until(lambda: total() == before + asked)
 
 
 @pytest.fixture(scope="module")
