@@ -52,7 +52,7 @@ class PetclfHandler:
         self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
         self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
         self.unrecorded: list[Outcome] = []
-        self.leave = in_quiet_moments(self.record)
+        self.leave = in_quiet_moments(self.record, many=1 if self.log.target else MANY)  # a log that is wanted lacks no photo
         self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
         where = f"{device} in {classifier.form}" if device == "cpu" else device
         logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, where, self.archive or "unknown")
@@ -73,7 +73,7 @@ class PetclfHandler:
         bodies = [reply.body for reply in outcome.replies]
         outcome.keep_what_is_recorded()
         self.unrecorded.append(outcome)
-        self.leave(MANY if self.log.target else max(len(bodies), len(outcome.items)))  # a log that is wanted lacks no photo
+        self.leave(max(len(bodies), len(outcome.items)))
         return bodies
 
     def record(self) -> None:

@@ -5,9 +5,7 @@ import torch
 
 def photo_statistics(photos: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return brightness, contrast, sharpness and colourfulness [N], each from 0 to about 1, of uint8 [N, 3, S, S]."""
-    colours = (
-        photos[:, :, 4::8, ::2].float() / 255
-    )  # every other pixel of every eighth row tells as much, in a quarter of the time
+    colours = photos[:, :, 4::8, ::2].float() / 255  # four times as many tell the same, but for 0.07 deviations
     grey = colours.mean(1)
     steps = (grey[:, :, 1:] - grey[:, :, :-1]).abs().mean((1, 2))
     return {

@@ -73,9 +73,10 @@ class Buffered:
 class WorkerLoop:
     """Stands where the loop gets its next batch."""
 
-    def __init__(self, retrieve: Callable[[Any], Any], work: Work) -> None:
+    def __init__(self, retrieve: Callable[[Any], Any], work: Work, many: int = MANY) -> None:
         self.retrieve = retrieve
         self.work = work
+        self.many = many
         self.left = 0  # photos that wait for it
         self.buffered: Buffered | None = None
 
@@ -85,7 +86,7 @@ class WorkerLoop:
 
     def next_batch(self, connection: socket.socket) -> Any:
         """Do what was left for later, if nothing comes for a moment or if it is much; then wait for the next batch."""
-        if self.left >= MANY or (self.left and not select.select([connection], [], [], QUIET)[0]):
+        if self.left >= self.many or (self.left and not select.select([connection], [], [], QUIET)[0]):
             self.catch_up()
         if self.buffered is None or self.buffered.connection is not connection:
             self.buffered = Buffered(connection)
@@ -106,12 +107,15 @@ class WorkerLoop:
             logger.warning("what follows an answer failed", exc_info=True)
 
 
-def in_quiet_moments(work: Work) -> Callable[[int], None]:
-    """Return what to call when there is work for so many photos more; where TorchServe 0.12 does not run it is done at once."""
+def in_quiet_moments(work: Work, many: int = MANY) -> Callable[[int], None]:
+    """Return what to call when there is work for so many photos more; where TorchServe 0.12 does not run it is done at once.
+
+    When there is work for `many`, it does not wait for a quiet moment.
+    """
     main = sys.modules["__main__"]
     retrieve = getattr(main, "retrieve_msg", None)
     if retrieve is None:
         return lambda _: work()
-    loop = WorkerLoop(retrieve, work)
+    loop = WorkerLoop(retrieve, work, many)
     main.retrieve_msg = loop.next_batch  # type: ignore[attr-defined]
     return loop.leave

@@ -30,17 +30,16 @@ class Change:
     path: str
     sha256: str
     code: dict[bytes, bytes]
-    count: int = 0  # of the constants it has
-    end: int = 0  # the byte where they end
     constants: tuple[bytes, ...] = ()
+    end: int = 0  # the byte where those that it has end
 
     def apply(self, before: bytes) -> bytes:
         after = before
         for old, new in self.code.items():
             after = after.replace(old, new)
         if self.constants:
-            count = (self.count + len(self.constants)).to_bytes(2, "big")
-            after = after[:8] + count + after[10 : self.end] + b"".join(self.constants) + after[self.end :]
+            count = int.from_bytes(before[8:10], "big") + len(self.constants)
+            after = after[:8] + count.to_bytes(2, "big") + after[10 : self.end] + b"".join(self.constants) + after[self.end :]
         return after
 
 
@@ -56,7 +55,6 @@ CHANGES = (
             # new LinkedBlockingDeque, dup, iload 2 (the capacity), invokespecial its constructor: new LastFirst
             bytes.fromhex("bb00da 59 1c b700dc"): bytes.fromhex("bb02de 59 1c b702df"),
         },
-        count=733,
         end=10784,
         constants=(
             bytes.fromhex("01 0010") + QUEUE.encode(),  # 733: a text

@@ -33,8 +33,8 @@ def test_what_is_named_is_changed_and_nothing_else(change: Change, tmp_path: Pat
     before, after = original(change), (tmp_path / change.path).read_bytes()
     if added := b"".join(change.constants):
         assert after[change.end : change.end + len(added)] == added
-        assert (after[:8], int.from_bytes(after[8:10], "big")) == (before[:8], change.count + len(change.constants))
-        assert change.count == int.from_bytes(before[8:10], "big")
+        count = int.from_bytes(before[8:10], "big") + len(change.constants)
+        assert (after[:8], int.from_bytes(after[8:10], "big")) == (before[:8], count)
         after = after[:8] + before[8:10] + after[10 : change.end] + after[change.end + len(added) :]
     for old, new in change.code.items():
         assert (before.count(old), after.count(new), len(old)) == (1, 1, len(new))
