@@ -8,18 +8,23 @@ from pathlib import Path
 
 import psutil
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # what int8 convolutions may use
+
 
 def describe_machine() -> str:
     """Return the machine and the versions in one line: no name, no path."""
-    model = next((line.split(":", 1)[1].strip() for line in cpu_info() if line.startswith("model name")), platform.machine())
+    flags = fact("flags").split()
+    model = ", ".join([fact("model name") or platform.machine(), *(name for name in INSTRUCTIONS if name in flags)])
     memory = psutil.virtual_memory().total / 2**30
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "pillow", "numpy", "torchserve"))
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}, {versions}"
 
 
-def cpu_info() -> list[str]:
+def fact(name: str) -> str:
+    """Return what the system says of its first core under this name; nothing where it does not say."""
     path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
 
 
 def git_commit() -> str:
