@@ -136,8 +136,8 @@ format: setup ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-java: ## Compile the one Java class of ours (needs a JDK); the result is kept beside its source
-	@javac --release 17 -g:none -d scripts/java scripts/java/petclf/LastFirst.java
+java: setup ## Compile our Java classes (needs a JDK 17); the results are kept beside their sources
+	@javac -Xlint:all --release 17 -g:none -cp "$$(find $(VENV) -name model-server.jar)" -d scripts/java scripts/java/petclf/*.java
 
 lock: ## Write requirements.lock from a fresh environment of today's pins
 	@scripts/lock "$(PYTHON)" "$(TORCH_INDEX)"

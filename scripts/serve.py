@@ -222,16 +222,18 @@ class Server:
         home = find_torchserve()
         config = folder / "config.properties"
         config.write_text(self.configuration(), encoding="utf-8")
-        patched = folder / "classes"
-        if not dispatch.patch(home / "ts" / "frontend" / "model-server.jar", patched):
+        classes, main = f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer"
+        if dispatch.patch(home / "ts" / "frontend" / "model-server.jar", folder / "classes"):
+            classes, main = f"{folder / 'classes'}:{dispatch.CLASSES}:{classes}", dispatch.MAIN
+        else:
             say(
-                "this is not TorchServe 0.12.0: batches wait for maxBatchDelay, workers take turns, and 503 hangs up",
+                "this is not TorchServe 0.12.0: photos go from thread to thread, batches wait for maxBatchDelay, and 503 hangs up",
                 level="WARNING",
             )
         return [
             find_java(), *JVM, *self.args.java_options.split(),
             f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder}", f"-Dlog4j.configurationFile=file://{self.args.log_config.resolve()}",
-            "-cp", f"{patched}:{home}/ts/frontend/*", "org.pytorch.serve.ModelServer",
+            "-cp", classes, main,
             "--python", sys.executable, "-f", str(config), "-s", str(self.store), "-ncs",
         ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""TorchServe's two classes with four pieces of code changed, only those; and the queue that one of them then uses."""
+"""TorchServe's four classes with a few pieces changed, only those; and our own classes that they then use."""
 
 import importlib.util
 import shutil
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.dispatch import CHANGES, COMPILED, QUEUE, Change, patch
+from scripts.dispatch import CHANGES, CLASSES, Change, patch
 
-ROOT = Path(__file__).parents[2]
-STRESS = Path(__file__).with_name("LastFirstStress.java")
+STRESS = Path(__file__).with_name("DispatcherStress.java")
 
 
 def torchserve_jar() -> Path:
@@ -36,17 +35,17 @@ def test_what_is_named_is_changed_and_nothing_else(change: Change, tmp_path: Pat
         count = int.from_bytes(before[8:10], "big") + len(change.constants)
         assert (after[:8], int.from_bytes(after[8:10], "big")) == (before[:8], count)
         after = after[:8] + before[8:10] + after[10 : change.end] + after[change.end + len(added) :]
-    for old, new in change.code.items():
-        assert (before.count(old), after.count(new), len(old)) == (1, 1, len(new))
+    for old, new in change.pieces.items():
+        assert (before.count(old), after.count(new)) == (1, 1)
         after = after.replace(new, old)
     assert after == before
 
 
-def test_beside_the_changed_classes_there_is_only_the_queue(tmp_path: Path) -> None:
+def test_nothing_else_is_written(tmp_path: Path) -> None:
     assert patch(torchserve_jar(), tmp_path)
 
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {*(change.path for change in CHANGES), f"{QUEUE}.class"}
+    assert written == {change.path for change in CHANGES}
 
 
 @pytest.mark.parametrize("other", CHANGES, ids=lambda change: Path(change.path).stem)
@@ -67,21 +66,23 @@ def javac() -> str:
     return found
 
 
-def test_the_compiled_queue_is_what_its_source_says(tmp_path: Path) -> None:
+def test_the_compiled_classes_are_what_their_sources_say(tmp_path: Path) -> None:
     version = subprocess.run([javac(), "-version"], capture_output=True, text=True, check=True).stdout
     if not version.startswith("javac 17."):
-        pytest.skip(f"javac 17 compiled it; {version.strip()} may write other bytes")
-    source = COMPILED.with_suffix(".java")
-    subprocess.run([javac(), "--release", "17", "-g:none", "-d", str(tmp_path), str(source)], check=True)
+        pytest.skip(f"javac 17 compiled them; {version.strip()} may write other bytes")
+    sources = [str(path) for path in sorted(CLASSES.glob("petclf/*.java"))]
+    options = ["--release", "17", "-g:none", "-cp", str(torchserve_jar()), "-d", str(tmp_path)]
+    subprocess.run([javac(), *options, *sources], check=True)
 
-    assert (tmp_path / f"{QUEUE}.class").read_bytes() == COMPILED.read_bytes(), "run `make java`"
+    compiled, kept = ({path.name: path.read_bytes() for path in folder.glob("petclf/*.class")} for folder in (tmp_path, CLASSES))
+    assert compiled == kept, "run `make java`"
 
 
-def test_whoever_came_last_gets_the_next_job_and_none_is_lost(tmp_path: Path) -> None:
-    path = f"{COMPILED.parents[1]}:{tmp_path}"
+def test_whoever_was_busy_last_gets_the_next_batch_and_no_job_is_lost(tmp_path: Path) -> None:
+    path = f"{CLASSES}:{torchserve_jar()}:{tmp_path}"
     subprocess.run([javac(), "-cp", path, "-d", str(tmp_path), str(STRESS)], check=True)
 
     java = Path(javac()).with_name("java")
-    result = subprocess.run([str(java), "-cp", path, "LastFirstStress"], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([str(java), "-cp", path, "DispatcherStress"], capture_output=True, text=True, timeout=60, check=False)
 
     assert (result.stdout, result.stderr) == ("every job was done once\n", "")

@@ -1,0 +1,107 @@
+package petclf;
+
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.List;
+import java.util.concurrent.LinkedBlockingDeque;
+import org.pytorch.serve.job.Job;
+import org.pytorch.serve.util.messages.WorkerCommands;
+
+/**
+ * A model's waiting jobs, and the workers that have nothing to do: whoever brings either hands over what can be handed over.
+ *
+ * <p>A batch is what waits, up to its most, and waits for nothing (docs/decisions/0007-natural-batching.md). The worker that was busy
+ * last gets it, for the processor still holds its data (0008-last-come-first-served.md). No thread waits here: the one that has
+ * read a request sends it to the worker (0010-one-thread-for-photos.md). Only what is put in by `offer` and `addFirst`, as
+ * TorchServe does, is handed over.
+ */
+public final class Dispatcher extends LinkedBlockingDeque<Job> {
+    private static final long serialVersionUID = 1L;
+
+    /** Somebody who takes batches: one at a time, and says `isFree` when there may be another. */
+    public interface Taker {
+        int most();
+
+        /** Begin this batch; false if this taker has ended meanwhile. */
+        boolean take(List<Job> batch);
+    }
+
+    private final transient Deque<Taker> free = new ArrayDeque<>();
+
+    public Dispatcher(int capacity) {
+        super(capacity);
+    }
+
+    @Override
+    public boolean offerFirst(Job job) {
+        return super.offerFirst(job) && handOver();
+    }
+
+    @Override
+    public boolean offerLast(Job job) {
+        return super.offerLast(job) && handOver();
+    }
+
+    /** Note that this one has nothing to do, and give it what waits. */
+    public void isFree(Taker taker) {
+        synchronized (free) {
+            free.remove(taker);
+            free.addLast(taker);
+        }
+        handOver();
+    }
+
+    /** Give this one nothing more. */
+    public void hasEnded(Taker taker) {
+        synchronized (free) {
+            free.remove(taker);
+        }
+    }
+
+    /** Take a batch back that was not answered: it comes first, in its order; what finds no room is refused. */
+    public void takeBack(List<Job> batch) {
+        for (int last = batch.size() - 1; last >= 0; last--) {
+            if (!super.offerFirst(batch.get(last))) {
+                batch.get(last).sendError(503, "The worker ended, and too many requests wait for another.");
+            }
+        }
+        handOver();
+    }
+
+    /** Bring jobs and takers together for as long as there are both; returns true, for `offer`. */
+    private boolean handOver() {
+        while (true) {
+            Taker taker;
+            List<Job> batch;
+            synchronized (free) { // a job is put in before, and a taker within: none of both can be overlooked
+                taker = free.peekLast();
+                if (taker == null || (batch = nextBatch(taker.most())).isEmpty()) {
+                    return true;
+                }
+                free.removeLast();
+            }
+            if (!taker.take(batch)) {
+                takeBack(batch);
+            }
+        }
+    }
+
+    private List<Job> nextBatch(int most) {
+        List<Job> batch = new ArrayList<>(most);
+        for (Job job; batch.size() < most && (job = poll()) != null; ) {
+            boolean forItself = job.getCmd() == WorkerCommands.DESCRIBE;
+            if (forItself && !batch.isEmpty()) {
+                super.offerFirst(job); // there is room: it was just taken out
+                break;
+            }
+            if (job.getPayload().getClientExpireTS() > System.currentTimeMillis()) { // else nobody listens any more
+                batch.add(job);
+            }
+            if (forItself) {
+                break;
+            }
+        }
+        return batch;
+    }
+}

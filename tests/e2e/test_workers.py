@@ -1,0 +1,164 @@
+"""What becomes of requests when a worker is slow, ends, or answers what cannot be sent: a model that does as it is told."""
+
+import concurrent.futures
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.e2e.conftest import Serving, start, wait_until
+
+pytestmark = pytest.mark.e2e
+
+HANDLER = """
+import os, time
+
+class Obedient:
+    def initialize(self, context):
+        pass
+
+    def handle(self, data, context):
+        orders = [bytes(row["body"]).decode() for row in data]
+        for index, order in enumerate(orders):
+            if order.startswith("wait "):
+                time.sleep(float(order[5:]))
+            if order == "end":
+                os._exit(1)
+            if order == "bad header":
+                context.set_response_header(index, "x-bad", "two\\r\\nlines")
+        return [f"{order}: {len(data)} at once by {os.getpid()}" for order in orders]
+"""
+SETTINGS = "batchSize: 4\nmaxBatchDelay: 1\nresponseTimeout: 1\nstartupTimeout: 60\njobQueueSize: 5\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    serving = start(tmp_path_factory.mktemp("workers"))
+    manifest = {"createdOn": "", "runtime": "python", "archiverVersion": "0.12.0", "model": {
+        "modelName": "obedient", "modelVersion": "1", "handler": "obedient.py", "configFile": "model-config.yaml",
+    }}  # fmt: skip
+    with zipfile.ZipFile(serving.store / "obedient.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("obedient.py", HANDLER)
+        archive.writestr("model-config.yaml", SETTINGS)
+    register = {"url": "obedient.mar", "initial_workers": "2", "synchronous": "true"}
+    response = requests.post(f"{serving.management}/models", params=register, timeout=60)
+    assert response.status_code == 200, response.text
+    yield serving
+    serving.stop()
+
+
+@pytest.fixture
+def workers(server: Serving) -> list[int]:
+    """The pids of the two workers, whatever an earlier test did to them."""
+    scale(server, 2)
+    return sorted(worker["pid"] for worker in ready(server))
+
+
+def scale(server: Serving, count: int) -> None:
+    params = {"min_worker": str(count), "max_worker": str(count), "synchronous": "true"}
+    response = requests.put(f"{server.management}/models/obedient", params=params, timeout=60)
+    assert response.status_code in (200, 206), response.text  # 206: a worker is on its way already
+    wait_until(lambda: len(ready(server)) == count, 60)
+
+
+def ready(server: Serving) -> list[dict[str, int]]:
+    [model] = requests.get(f"{server.management}/models/obedient", timeout=30).json()
+    return [worker for worker in model["workers"] if worker["status"] == "READY"]
+
+
+def ask(server: Serving, order: str) -> tuple[int, str]:
+    response = requests.post(f"{server.url}/predictions/obedient", order, timeout=30)
+    return response.status_code, response.text
+
+
+def message(answer: tuple[int, str]) -> tuple[int, str]:
+    return answer[0], json.loads(answer[1])["message"]
+
+
+def answering(pid: int, order: str, at_once: int = 1) -> tuple[int, str]:
+    return 200, f"{order}: {at_once} at once by {pid}"
+
+
+def test_a_worker_that_takes_too_long_is_replaced_and_others_are_answered_meanwhile(server: Serving, workers: list[int]) -> None:
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        slow = pool.submit(ask, server, "wait 30")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        others = {ask(server, "now") for _ in range(20)}
+        assert time.monotonic() - begun < 0.8
+        assert message(slow.result(5)) == (500, "Worker died.")
+    [(status, told)] = others
+    left = int(told.rsplit(" ", 1)[1])
+    assert (status, told) == answering(left, "now")
+    assert left in workers
+    wait_until(lambda: len(ready(server)) == 2, 60)  # it is started again
+    pids = {worker["pid"] for worker in ready(server)}
+    assert pids & set(workers) == {left}
+
+
+def test_what_a_worker_had_in_hand_when_it_ended_is_answered_with_an_error_and_the_rest_by_others(
+    server: Serving, workers: list[int]
+) -> None:
+    assert message(ask(server, "end")) == (500, "Worker died.")
+    assert ask(server, "now")[0] == 200
+    assert len(workers) == 2
+
+
+def test_what_a_worker_had_in_hand_when_it_was_no_longer_wanted_is_done_by_another(server: Serving, workers: list[int]) -> None:
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        both = [pool.submit(ask, server, f"wait 0.{number}") for number in (6, 7)]
+        time.sleep(0.3)
+        scale(server, 1)
+        [left] = {worker["pid"] for worker in ready(server)}
+        assert left in workers
+        assert [answer.result(10) for answer in both] == [answering(left, "wait 0.6"), answering(left, "wait 0.7")]
+
+
+def test_an_answer_that_cannot_be_sent_takes_nothing_from_its_neighbours(server: Serving, workers: list[int]) -> None:
+    assert len(workers) == 2
+    scale(server, 1)
+    [pid] = {worker["pid"] for worker in ready(server)}
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        pool.submit(ask, server, "wait 0.5")
+        time.sleep(0.2)
+        orders = ["one", "bad header", "two"]
+        answers = []
+        for order in orders:
+            answers.append(pool.submit(ask, server, order))
+            time.sleep(0.05)
+        one, bad, two = (answer.result(10) for answer in answers)
+    assert (one, two) == (answering(pid, "one", 3), answering(pid, "two", 3))
+    assert message(bad) == (500, "The answer cannot be sent.")
+    assert ask(server, "now") == answering(pid, "now")
+
+
+def test_more_than_may_wait_is_refused_and_what_waits_is_answered_in_batches(server: Serving, workers: list[int]) -> None:
+    assert len(workers) == 2
+    scale(server, 1)
+    [pid] = {worker["pid"] for worker in ready(server)}
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        first = pool.submit(ask, server, "wait 0.5")
+        time.sleep(0.2)
+        answers = [pool.submit(ask, server, "now") for _ in range(7)]
+        found = sorted(answer.result(10) for answer in answers)
+    assert first.result() == answering(pid, "wait 0.5")
+    assert found[:5] == [answering(pid, "now", 1), *[answering(pid, "now", 4)] * 4]
+    assert [status for status, _ in found[5:]] == [503, 503]
+
+
+def test_who_registers_and_waits_for_the_workers_holds_up_nobody(server: Serving, workers: list[int]) -> None:
+    assert len(workers) == 2
+    scale(server, 1)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        more = pool.submit(scale, server, 2)
+        longest = 0.0
+        while not more.done():
+            begun = time.monotonic()
+            assert ask(server, "now")[0] == 200
+            longest = max(longest, time.monotonic() - begun)
+        more.result()
+    assert longest < 1.0
