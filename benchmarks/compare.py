@@ -59,15 +59,21 @@ def measure(system: System, photos: Path, folder: Path, seconds: float, warm_up:
 
 
 def measure_ceiling(photos: Path, seconds: float) -> list[Cell]:
-    cells = []
-    for batch in (1, 8):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", str(photos)]
-        result = subprocess.run(
-            [*command, "--batch", str(batch), "--seconds", str(seconds)],
-            cwd=ROOT, check=True, capture_output=True, text=True, env={**os.environ, **ONE_THREAD},
-        )  # fmt: skip
-        cells.append({"system": CEILING, **json.loads(result.stdout)})
+    cells = [run_ceiling(photos, seconds, "--batch", batch) for batch in (1, 8)]
+    capacity = cells[-1]["rate"]
+    for share in SHARES:
+        if share < 1:  # above, an endless queue says nothing
+            cells.append({"share": share, "capacity": capacity, **run_ceiling(photos, seconds, "--rate", share * capacity)})
     return cells
+
+
+def run_ceiling(photos: Path, seconds: float, *how: object) -> Cell:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", photos, "--seconds", seconds, *how]
+    environment = {**os.environ, **ONE_THREAD}
+    result = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, check=True, capture_output=True, text=True, env=environment
+    )
+    return {"system": CEILING, **json.loads(result.stdout)}
 
 
 def median(cells: list[Cell], key: str, **wanted: Any) -> float | None:
@@ -83,6 +89,11 @@ def spread(cells: list[Cell], key: str, **wanted: Any) -> list[float]:
     return [value for value in values if value is not None]
 
 
+def ceiling_rate(cells: list[Cell], batch: int = 8) -> float | None:
+    """Return what the cores give at most, and not what they were asked for."""
+    return median([cell for cell in cells if "share" not in cell], "rate", system=CEILING, batch=batch)
+
+
 def shown(value: float | None, form: str = ",.0f") -> str:
     return "" if value is None else format(value, form)
 
@@ -90,9 +101,9 @@ def shown(value: float | None, form: str = ",.0f") -> str:
 def tables(cells: list[Cell]) -> list[str]:
     """Return the result as Markdown."""
     names = [name for name in dict.fromkeys(cell["system"] for cell in cells) if name != CEILING]
-    ceiling = median(cells, "rate", system=CEILING, batch=8)
+    ceiling = ceiling_rate(cells)
     lines = [
-        f"In-process ceiling, batches of 8: {shown(ceiling)} photos a second; photo by photo {shown(median(cells, 'rate', system=CEILING, batch=1))}.",
+        f"In-process ceiling, batches of 8: {shown(ceiling)} photos a second; photo by photo {shown(ceiling_rate(cells, 1))}.",
         "",
     ]
     lines.append(
@@ -132,7 +143,7 @@ def tables(cells: list[Cell]) -> list[str]:
         "| at a constant rate | asked / s | answered / s | of capacity | p50 / p99 ms | refused, p99 ms | other |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in names:
+    for name in (CEILING, *names):
         for share in SHARES:
             some = [cell for cell in cells if cell["system"] == name and cell.get("share") == share]
             if not some:
@@ -160,7 +171,7 @@ def ratios(cells: list[Cell]) -> dict[str, float]:
     def rate(name: str, connections: int) -> float:
         return median(cells, "rate", system=name, connections=connections) or 0.0
 
-    ceiling = median(cells, "rate", system=CEILING, batch=8)
+    ceiling = ceiling_rate(cells)
     result = {"ceiling at 32": rate("petclf", 32) / ceiling} if ceiling else {}
     if rate("petclf with gateway", 32):
         result["with gateway at 32"] = rate("petclf with gateway", 32) / rate("petclf", 32)

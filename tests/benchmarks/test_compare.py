@@ -16,6 +16,7 @@ def cell(system: str, connections: int, rate: float) -> dict[str, Any]:
 CELLS = [
     {"system": "ceiling", "batch": 8, "rate": 800.0},
     {"system": "ceiling", "batch": 1, "rate": 600.0},
+    {"system": "ceiling", "batch": 8, "share": 0.8, "capacity": 800.0, "rate": 640.0, "answered_ms": {"p50": 3.0, "p99": 9.0}, "statuses": {"200": 5}},
     *(cell(name, count, rate) for name, rate in (("petclf", 640), ("FastAPI 2 processes", 400), ("Flask gunicorn", 320)) for count in (1, 8, 32, 64)),
     cell("petclf", 32, 660.0),
     cell("petclf", 32, 600.0),
@@ -41,5 +42,6 @@ def test_ratios_are_against_the_best_of_the_others() -> None:
 def test_the_tables_show_every_system_and_what_was_refused() -> None:
     text = "\n".join(tables(CELLS))
     assert "| petclf | 640 [640-640] (10.0 / 20) | 640 [640-640] (10.0 / 20) | 640 [600-660] (10.0 / 20) |" in text
+    assert "| ceiling, 80% | 640 | 640 | 0.80 | 3.0 / 9 |  |  |" in text
     assert "| petclf, 150% | 960 | 576 | 0.90 | 1.0 / 2 | 7 | 503: 3 |" in text
     assert "| Flask gunicorn | 2.0 | 500 | 3.00 / 3.00 | 0.033 | 4 |" in text
