@@ -1,14 +1,20 @@
 """What becomes of requests when a worker is slow, ends, or answers what cannot be sent: a model that does as it is told."""
 
 import concurrent.futures
+import contextlib
+import http.client
 import json
+import signal
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
+from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import Serving, start, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -162,3 +168,21 @@ def test_who_registers_and_waits_for_the_workers_holds_up_nobody(server: Serving
             longest = max(longest, time.monotonic() - begun)
         more.result()
     assert longest < 1.0
+
+
+def test_who_asks_until_the_end_gets_answers_and_then_no_connection_but_never_that_there_is_no_model(tmp_path: Path) -> None:
+    serving = start(tmp_path)
+    photo, statuses = encoded(draw_photo("cat", 1, (64, 48))), Counter[int]()
+    connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=10)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while True:
+            connection.request("POST", "/predictions/petclf", photo, {"Content-Type": "image/jpeg"})
+            response = connection.getresponse()
+            response.read()
+            statuses[response.status] += 1
+            connection.auto_open = 0  # this connection, and no other
+            if statuses[200] == 50:
+                serving.process.send_signal(signal.SIGINT)
+    assert set(statuses) == {200}
+    assert statuses[200] >= 50
+    assert serving.process.wait(30) == 0

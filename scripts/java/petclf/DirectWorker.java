@@ -121,6 +121,12 @@ public final class DirectWorker extends WorkerThread implements Dispatcher.Taker
         return batch != null && System.nanoTime() - since > responseTimeout * 1_000_000_000L;
     }
 
+    /** Tell whether to start again after a failure: the end of the server is none. */
+    @Override
+    public boolean isHealthy() {
+        return !Server.isEnding() && super.isHealthy();
+    }
+
     /** What TorchServe's loop asks for the next request, and tells when the worker has ended. */
     private static final class Jobs extends BatchAggregator {
         private DirectWorker worker;

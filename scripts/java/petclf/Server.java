@@ -6,6 +6,7 @@ import io.netty.util.internal.logging.InternalLoggerFactory;
 import io.netty.util.internal.logging.Slf4JLoggerFactory;
 import java.io.IOException;
 import java.security.GeneralSecurityException;
+import java.util.concurrent.TimeUnit;
 import org.apache.commons.cli.DefaultParser;
 import org.pytorch.serve.ModelServer;
 import org.pytorch.serve.metrics.MetricCache;
@@ -23,6 +24,7 @@ import org.pytorch.serve.util.TokenAuthorization;
  */
 public final class Server extends ModelServer {
     private static EventLoopGroup photos;
+    private static volatile boolean ending;
 
     private Server(ConfigManager config) {
         super(config);
@@ -33,10 +35,22 @@ public final class Server extends ModelServer {
         return photos;
     }
 
+    static boolean isEnding() {
+        return ending;
+    }
+
     @Override
     public ChannelFuture initializeServer(Connector connector, EventLoopGroup accepting, EventLoopGroup working, ConnectorType type)
             throws InterruptedException, IOException, GeneralSecurityException {
         return super.initializeServer(connector, accepting, type == ConnectorType.INFERENCE_CONNECTOR ? photos : working, type);
+    }
+
+    /** Let clients' connections go before the models: to a gateway, a lost connection means to ask another, and 404 is an answer. */
+    @Override
+    public void stop() {
+        ending = true;
+        photos.shutdownGracefully(0, 5, TimeUnit.SECONDS).awaitUninterruptibly();
+        super.stop();
     }
 
     /** Nobody asks over gRPC here. */
