@@ -20,10 +20,11 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks.compare import run_ceiling
 from benchmarks.fuzz import RESULTS
 from benchmarks.machine import describe_machine, git_commit, pss_of_children
 from benchmarks.peers.ports import free_ports
-from benchmarks.systems import ONE_THREAD, ROOT, Running
+from benchmarks.systems import ROOT, Running
 from benchmarks.training_processes import write_params
 from tests.drawing import draw_photo, encoded
 
@@ -97,19 +98,7 @@ def by_size_of_photos(store: Path, scratch: Path, seconds: float) -> list[Point]
 
 
 def by_size_of_batches(photos: Path, seconds: float) -> list[Point]:
-    points = []
-    for batch in BATCHES:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", str(photos), "--batch", str(batch)]
-        result = subprocess.run(
-            [*command, "--seconds", str(seconds)],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **ONE_THREAD},
-        )
-        points.append({"x": batch, "rate": json.loads(result.stdout)["rate"]})
-    return points
+    return [{"x": batch, "rate": run_ceiling(photos, seconds, "--batch", batch)["rate"]} for batch in BATCHES]
 
 
 def by_workers(store: Path, photos: Path, seconds: float) -> list[Point]:

@@ -118,7 +118,7 @@ public class DispatcherStress {
 
     static void whatNobodyListensToIsLeftOut() throws Exception {
         Dispatcher dispatcher = new Dispatcher(5);
-        Photo late = new Photo(1);
+        Photo late = new Photo(1, WorkerCommands.DESCRIBE);
         late.getPayload().setClientExpireTS(1);
         Thread.sleep(5);
         dispatcher.offer(late);

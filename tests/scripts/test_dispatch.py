@@ -80,7 +80,7 @@ def test_the_compiled_classes_are_what_their_sources_say(tmp_path: Path) -> None
 
 def test_whoever_was_busy_last_gets_the_next_batch_and_no_job_is_lost(tmp_path: Path) -> None:
     path = f"{CLASSES}:{torchserve_jar()}:{tmp_path}"
-    subprocess.run([javac(), "-cp", path, "-d", str(tmp_path), str(STRESS)], check=True)
+    subprocess.run([javac(), "-implicit:none", "-cp", path, "-d", str(tmp_path), str(STRESS)], check=True)
 
     java = Path(javac()).with_name("java")
     result = subprocess.run([str(java), "-cp", path, "DispatcherStress"], capture_output=True, text=True, timeout=60, check=False)

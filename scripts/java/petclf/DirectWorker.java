@@ -39,9 +39,9 @@ public final class DirectWorker extends WorkerThread implements Dispatcher.Taker
     private List<Job> batch; // that the worker has in hand
     private long since; // nanoseconds
 
-    /** TorchServe passes an aggregator in, which this one does not need. */
+    /** TorchServe passes a group of threads and an aggregator in; this one has its own. */
     public DirectWorker(
-            ConfigManager config, EventLoopGroup group, int port, int gpuId, Model model, BatchAggregator unused, WorkerStateListener listener) {
+            ConfigManager config, EventLoopGroup unused, int port, int gpuId, Model model, BatchAggregator unusedToo, WorkerStateListener listener) {
         super(config, Server.photos(), port, gpuId, model, new Jobs(model), listener);
         ((Jobs) aggregator).worker = this;
         dispatcher = dispatcherOf(model);

@@ -59,14 +59,19 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
         }
     }
 
-    /** Take a batch back that was not answered: it comes first, in its order; what finds no room is refused. */
+    /** Take a batch back that was not answered: it comes first, in its order. */
     public void takeBack(List<Job> batch) {
         for (int last = batch.size() - 1; last >= 0; last--) {
-            if (!super.offerFirst(batch.get(last))) {
-                batch.get(last).sendError(503, "The worker ended, and too many requests wait for another.");
-            }
+            putBack(batch.get(last));
         }
         handOver();
+    }
+
+    /** Put a job first, or refuse it: others may have taken its room meanwhile. */
+    private void putBack(Job job) {
+        if (!super.offerFirst(job)) {
+            job.sendError(503, "Too many requests wait.");
+        }
     }
 
     /** Bring jobs and takers together for as long as there are both; returns true, for `offer`. */
@@ -90,14 +95,15 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
     private List<Job> nextBatch(int most) {
         List<Job> batch = new ArrayList<>(most);
         for (Job job; batch.size() < most && (job = poll()) != null; ) {
+            if (job.getPayload().getClientExpireTS() <= System.currentTimeMillis()) {
+                continue; // nobody listens any more
+            }
             boolean forItself = job.getCmd() == WorkerCommands.DESCRIBE;
             if (forItself && !batch.isEmpty()) {
-                super.offerFirst(job); // there is room: it was just taken out
+                putBack(job);
                 break;
             }
-            if (job.getPayload().getClientExpireTS() > System.currentTimeMillis()) { // else nobody listens any more
-                batch.add(job);
-            }
+            batch.add(job);
             if (forItself) {
                 break;
             }

@@ -24,7 +24,6 @@ import org.pytorch.serve.util.TokenAuthorization;
  */
 public final class Server extends ModelServer {
     private static EventLoopGroup photos;
-    private static volatile boolean ending;
 
     private Server(ConfigManager config) {
         super(config);
@@ -36,7 +35,7 @@ public final class Server extends ModelServer {
     }
 
     static boolean isEnding() {
-        return ending;
+        return photos.isShuttingDown();
     }
 
     @Override
@@ -48,7 +47,6 @@ public final class Server extends ModelServer {
     /** Let clients' connections go before the models: to a gateway, a lost connection means to ask another, and 404 is an answer. */
     @Override
     public void stop() {
-        ending = true;
         photos.shutdownGracefully(0, 5, TimeUnit.SECONDS).awaitUninterruptibly();
         super.stop();
     }
