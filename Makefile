@@ -119,9 +119,9 @@ fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))
 
 bench: archive ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
-	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --rounds 2 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --rounds 5 --starts 1 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-bench-peers: archive ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; 25 minutes)
+bench-peers: archive ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; half an hour)
 	@$(BIN)/python -m benchmarks.environments
 	@$(BIN)/python -W ignore -m benchmarks.compare --record peers $(if $(PHOTOS),--photos "$(PHOTOS)")
 

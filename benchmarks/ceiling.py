@@ -5,87 +5,115 @@ in it, up to a batch. No server can be better.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import struct
+import sys
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from benchmarks.load import quantiles, read_photos
 from benchmarks.peers.core import Core
+from benchmarks.systems import ONE_THREAD
 
-WARM_UP = 20  # batches
+WARM_UP = 20  # batches of each size
+SOON = 0.1  # seconds until all processes have heard of it
 ASKED = struct.Struct("=dI")  # when a photo is due, and which one
-Together = threading.Barrier  # a process of its own keeps it, and it looks the same
 
 
-def work(photos: list[bytes], batch: int, seconds: float, together: Together) -> float:
-    """Answer batches for some seconds, beginning when all processes do; returns photos a second."""
-    core, done, turn = warm(photos, batch), 0, 0
-    together.wait()
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        core.answer_all([photos[(turn + index) % len(photos)] for index in range(batch)])
-        turn += batch
-        done += batch
-    return done / (time.perf_counter() - started)
+class Process:
+    """What one of the processes knows: the model and the photos."""
+
+    photos: list[bytes]
+    core: Core
+
+    @classmethod
+    def start(cls, photos: list[bytes], batch: int) -> None:
+        cls.photos, cls.core = photos, Core()
+        for size in (batch, 1):
+            for _ in range(WARM_UP):
+                cls.core.answer_all(photos[:size])
+
+    @classmethod
+    def work(cls, batch: int, seconds: float, begin: float) -> float:
+        """Answer batches for some seconds, beginning when all processes do; returns photos a second."""
+        time.sleep(max(0.0, begin - time.monotonic()))
+        done, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            cls.core.answer_all([cls.photos[(done + index) % len(cls.photos)] for index in range(batch)])
+            done += batch
+        return done / (time.perf_counter() - started)
+
+    @classmethod
+    def serve(cls, batch: int, queue: Path) -> list[float]:
+        """Answer what comes through the queue until its end; returns the seconds that each photo took since it was due."""
+        took = list[float]()
+        with queue.open("rb", buffering=0) as asked:
+            while waiting := asked.read(batch * ASKED.size):
+                dues, numbers = zip(*ASKED.iter_unpack(waiting), strict=True)
+                cls.core.answer_all([cls.photos[number % len(cls.photos)] for number in numbers])
+                now = time.perf_counter()
+                took += [now - due for due in dues]
+        return took
 
 
-def serve(photos: list[bytes], batch: int, queue: Path, together: Together) -> list[float]:
-    """Answer what comes through the queue until its end; returns the seconds that each photo took since it was due."""
-    core, took = warm(photos, batch), list[float]()
-    together.wait()
-    with queue.open("rb", buffering=0) as asked:
-        while waiting := asked.read(batch * ASKED.size):
-            dues, numbers = zip(*ASKED.iter_unpack(waiting), strict=True)
-            core.answer_all([photos[number % len(photos)] for number in numbers])
-            now = time.perf_counter()
-            took += [now - due for due in dues]
-    return took
+class Ceiling:
+    """Processes that are kept, so that they can be asked more than once."""
+
+    def __init__(self, photos: list[bytes], batch: int = 8, processes: int | None = None) -> None:
+        self.batch, self.processes = batch, processes or os.cpu_count() or 1
+        with in_environment(ONE_THREAD):
+            self.pool = multiprocessing.get_context("spawn").Pool(self.processes, Process.start, (photos, batch))
+
+    def __enter__(self) -> "Ceiling":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self.pool.terminate()
+        self.pool.join()
+
+    def at_most(self, batch: int, seconds: float) -> dict[str, Any]:
+        """Answer batches as fast as it goes."""
+        begin = time.monotonic() + SOON
+        rates = self.pool.starmap(Process.work, [(batch, seconds, begin)] * self.processes, chunksize=1)
+        return {"rate": sum(rates), "processes": self.processes, "batch": batch}
+
+    def at_rate(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Answer so many a second, whether those before them are answered or not."""
+        with tempfile.TemporaryDirectory(prefix="petclf-") as folder:
+            os.mkfifo(queue := Path(folder, "queue"))
+            serving = self.pool.starmap_async(Process.serve, [(self.batch, queue)] * self.processes, chunksize=1)
+            ask(queue, rate, seconds)
+            answered = [one for some in serving.get() for one in some]
+        summary = {"answered_ms": quantiles(answered), "statuses": {"200": len(answered)}}
+        return {"rate": len(answered) / seconds, "processes": self.processes, "batch": self.batch, **summary}
 
 
-def warm(photos: list[bytes], batch: int) -> Core:
-    core = Core()
-    for size in (batch, 1):
-        for _ in range(WARM_UP):
-            core.answer_all(photos[:size])
-    return core
+@contextlib.contextmanager
+def in_environment(settings: dict[str, str]) -> Iterator[None]:
+    """Let what is started here find these settings, and nothing that is started later."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def ask(queue: Path, rate: float, seconds: float) -> None:
     with queue.open("wb", buffering=0) as asked:
-        started = time.perf_counter()
+        started = time.perf_counter() + SOON
         for number in range(int(rate * seconds)):
             due = started + number / rate
             time.sleep(max(0.0, due - time.perf_counter()))
             asked.write(ASKED.pack(due, number))
-
-
-def at_most(photos: list[bytes], batch: int, seconds: float, processes: int) -> dict[str, Any]:
-    with multiprocessing.Manager() as manager, multiprocessing.get_context("spawn").Pool(processes) as pool:
-        together = manager.Barrier(processes)
-        rates = pool.starmap(work, [(photos, batch, seconds, together)] * processes)
-    return {"rate": sum(rates), "processes": processes, "batch": batch}
-
-
-def at_rate(photos: list[bytes], batch: int, seconds: float, processes: int, rate: float) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory(prefix="petclf-") as folder,
-        multiprocessing.Manager() as manager,
-        multiprocessing.get_context("spawn").Pool(processes) as pool,
-    ):
-        os.mkfifo(queue := Path(folder, "queue"))
-        together = manager.Barrier(processes + 1)
-        took = pool.starmap_async(serve, [(photos, batch, queue, together)] * processes)
-        together.wait()
-        ask(queue, rate, seconds)
-        answered = [one for some in took.get() for one in some]
-    summary = {"answered_ms": quantiles(answered), "statuses": {"200": len(answered)}}
-    return {"rate": len(answered) / seconds, "processes": processes, "batch": batch, **summary}
 
 
 def main() -> None:
@@ -96,8 +124,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--rate", type=float, help="photos a second, whether they are answered or not")
     args = parser.parse_args()
-    how = read_photos(args.photos), args.batch, args.seconds, args.processes
-    print(json.dumps(at_rate(*how, args.rate) if args.rate else at_most(*how)))
+    photos = read_photos(args.photos)
+    if not photos:
+        sys.exit(f"error: no *.jpg in {args.photos}")
+    with Ceiling(photos, args.batch, args.processes) as ceiling:
+        print(json.dumps(ceiling.at_rate(args.rate, args.seconds) if args.rate else ceiling.at_most(args.batch, args.seconds)))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.compare import run_ceiling
+from benchmarks.ceiling import Ceiling
 from benchmarks.fuzz import RESULTS
+from benchmarks.load import read_photos
 from benchmarks.machine import describe_machine, git_commit, pss_of_children
 from benchmarks.peers.ports import free_ports
 from benchmarks.systems import ROOT, Running
@@ -61,7 +62,8 @@ def serving(store: Path, workers: int = 2) -> Iterator[tuple[Running, int]]:
 
 def load(port: int, photos: Path, connections: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.load", str(port), str(photos), "--connections", str(connections)]
-    result = subprocess.run([*command, "--seconds", str(seconds)], cwd=ROOT, check=True, capture_output=True, text=True)
+    command += ["--seconds", str(seconds), "--lead", str(seconds / 2)]
+    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     answer: dict[str, Any] = json.loads(result.stdout)
     return answer
 
@@ -82,7 +84,6 @@ def by_size_of_photos(store: Path, scratch: Path, seconds: float) -> list[Point]
             folder = scratch / f"{megapixels}"
             folder.mkdir()
             (folder / "photo.jpg").write_bytes(photo_of(megapixels))
-            load(server.port, folder, 4, seconds / 2)
             result = load(server.port, folder, 4, seconds)
             size = (folder / "photo.jpg").stat().st_size / 1e6
             points.append(
@@ -98,14 +99,14 @@ def by_size_of_photos(store: Path, scratch: Path, seconds: float) -> list[Point]
 
 
 def by_size_of_batches(photos: Path, seconds: float) -> list[Point]:
-    return [{"x": batch, "rate": run_ceiling(photos, seconds, "--batch", batch)["rate"]} for batch in BATCHES]
+    with Ceiling(read_photos(photos)) as ceiling:
+        return [{"x": batch, "rate": ceiling.at_most(batch, seconds)["rate"]} for batch in BATCHES]
 
 
 def by_workers(store: Path, photos: Path, seconds: float) -> list[Point]:
     points = []
     for workers in WORKERS:
         with serving(store, workers) as (server, _):
-            load(server.port, photos, 32, seconds)
             rate = load(server.port, photos, 32, seconds)["rate"]
             points.append({"x": workers, "rate": rate, "memory": server.memory() / 1e6, "start": server.start_seconds})
     return points

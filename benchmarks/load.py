@@ -96,7 +96,6 @@ class Outcome:
     def summary(self, seconds: float) -> dict[str, Any]:
         return {
             "seconds": seconds,
-            "rate": len(self.answered) / seconds,
             "statuses": dict(self.statuses),
             "answered_ms": quantiles(self.answered),
             "refused_ms": quantiles(self.refused),
@@ -118,6 +117,7 @@ class Load:
         self.port, self.requests = port, requests
         self.turn = count()
         self.outcome = Outcome()
+        self.answered = 0  # in all, in the lead and after the end too
         self.selector = selectors.DefaultSelector()
         self.idle: list[Connection] = []
         self.busy: set[Connection] = set()
@@ -159,6 +159,7 @@ class Load:
     def done(self, connection: Connection, status: str, reusable: bool) -> None:
         if connection.due is not None:
             self.outcome.add(status, time.perf_counter() - connection.due)
+            self.answered += status == "200"
         connection.due = None
         self.busy.discard(connection)
         if reusable:
@@ -169,16 +170,20 @@ class Load:
         self.selector.unregister(connection.socket)
         connection.socket.close()
 
-    def closed(self, connections: int, seconds: float) -> dict[str, Any]:
-        """Keep some connections busy: each answer is followed by the next request."""
+    def closed(self, connections: int, seconds: float, lead: float = 0.0) -> dict[str, Any]:
+        """Keep some connections busy: each answer is followed by the next request. What comes within the lead does not count."""
+        self.keep_busy(connections, lead)
+        self.outcome = Outcome()
         started = time.perf_counter()
-        end = started + seconds
+        self.keep_busy(connections, seconds)
+        return self.summary(time.perf_counter() - started)
+
+    def keep_busy(self, connections: int, seconds: float) -> None:
+        end = time.perf_counter() + seconds
         while (now := time.perf_counter()) < end:
             for _ in range(connections - len(self.busy)):
                 self.ask(now)
             self.wait(end - now)
-        self.finish()
-        return self.outcome.summary(time.perf_counter() - started)
 
     def constant(self, rate: float, seconds: float) -> dict[str, Any]:
         """Send requests when they are due, whether those before them are answered or not."""
@@ -190,10 +195,13 @@ class Load:
             else:
                 self.ask(due)
                 sent += 1
-        offered = time.perf_counter() - started
-        in_time = len(self.outcome.answered)  # a backlog that is answered after the end does not keep up with the rate
+        return self.summary(time.perf_counter() - started)
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """Tell what came in this time; what is answered after its end is told too, but adds nothing to the rate."""
+        in_time = len(self.outcome.answered)
         self.finish()
-        return {**self.outcome.summary(offered), "rate": in_time / offered}
+        return {**self.outcome.summary(seconds), "rate": in_time / seconds}
 
     def finish(self) -> None:
         """Wait for what is not answered yet, but not for ever."""
@@ -220,12 +228,13 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--rate", type=float, help="requests a second, whether they are answered or not")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--lead", type=float, default=0.25, help="seconds over connections before anything counts")
     args = parser.parse_args()
     photos = read_photos(args.photos)
     if not photos:
         sys.exit(f"error: no *.jpg in {args.photos}")
     load = Load(args.port, [as_request(photo, args.path, args.form) for photo in photos])
-    result = load.constant(args.rate, args.seconds) if args.rate else load.closed(args.connections, args.seconds)
+    result = load.constant(args.rate, args.seconds) if args.rate else load.closed(args.connections, args.seconds, args.lead)
     print(json.dumps(result))
 
 

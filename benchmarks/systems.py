@@ -43,6 +43,7 @@ class System:
     needs: tuple[str, ...] = ()  # packages of its own environment; none: petclf's is enough
     program: str = ""  # what must be installed beside Python
     prepare: Callable[[Path], None] | None = None
+    root: Path = ROOT  # the checkout whose code it runs
 
     @property
     def environment_name(self) -> str:
@@ -168,13 +169,18 @@ def running(system: System, folder: Path, photo: bytes, label: str) -> Iterator[
     [port] = free_ports(1)
     command = system.command(port, folder)
     command = command if command[0] == sys.executable else [system.python, "-W", "ignore", *command]
-    paths = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "BENTOML_HOME": str(folder), "LOG_LOCATION": str(folder / "logs")}
+    paths = {
+        "PYTHONPATH": str(system.root),
+        "TMPDIR": str(folder),
+        "BENTOML_HOME": str(folder),
+        "LOG_LOCATION": str(folder / "logs"),
+    }
     path = f"{Path(system.python).parent}:{os.environ['PATH']}"
     environment = {**os.environ, **paths, "METRICS_LOCATION": str(folder / "logs"), "PATH": path, **system.environment}
     with (folder / "log").open("ab") as log:
         started = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=system.root, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         wait_for_answer(system, process, port, as_body(photo, system.form), label, folder / "log")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.ceiling import at_most, at_rate
+from benchmarks.ceiling import Ceiling
 from benchmarks.load import read_photos
 from tests.drawing import draw_photo, encoded
 
@@ -13,13 +13,13 @@ def drawn(folder: Path) -> list[bytes]:
     return read_photos(folder)
 
 
-def test_all_that_is_asked_at_a_rate_is_answered_and_timed(tmp_path: Path) -> None:
-    found = at_rate(drawn(tmp_path), batch=4, seconds=0.5, processes=2, rate=40)
-    assert (found["rate"], found["statuses"], found["batch"], found["processes"]) == (40.0, {"200": 20}, 4, 2)
-    assert 0 < found["answered_ms"]["p50"] <= found["answered_ms"]["p99"]
+def test_what_is_asked_is_answered_as_fast_as_it_goes_or_at_a_rate_by_all_processes(tmp_path: Path) -> None:
+    with Ceiling(drawn(tmp_path), batch=4, processes=2) as ceiling:
+        at_most = ceiling.at_most(batch=2, seconds=0.5)
+        at_rate = ceiling.at_rate(40, seconds=0.5)
 
-
-def test_as_fast_as_it_goes_all_processes_count(tmp_path: Path) -> None:
-    found = at_most(drawn(tmp_path), batch=2, seconds=0.5, processes=2)
-    assert found.pop("rate") > 0
-    assert found == {"processes": 2, "batch": 2}
+    assert at_most.pop("rate") > 0
+    assert at_most == {"processes": 2, "batch": 2}
+    times = at_rate.pop("answered_ms")
+    assert 0 < times["p50"] <= times["p99"]
+    assert at_rate == {"rate": 40.0, "statuses": {"200": 20}, "batch": 4, "processes": 2}

@@ -1,28 +1,51 @@
 """What the comparison says of figures that are known."""
 
+import json
+from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import median, ratios, tables
+from benchmarks.report import against_record, as_list, median, ratios, tables
 
 
-def cell(system: str, connections: int, rate: float) -> dict[str, Any]:
+def cell(number: int, system: str, connections: int, rate: float) -> dict[str, Any]:
     answered = {"p50": 10.0, "p95": 15.0, "p99": 20.0}
     return {
-        "system": system, "connections": connections, "rate": rate, "answered_ms": answered, "refused_ms": {}, "statuses": {"200": 9, "503": 1},
-        "start_seconds": 2.0, "memory": 5e8, "cpu_ms": 3.0,
+        "round": number, "system": system, "connections": connections, "rate": rate, "answered_ms": answered, "refused_ms": {},
+        "statuses": {"200": 9, "503": 1}, "cpu_ms": 3.0,
     }  # fmt: skip
 
 
+def at_a_rate(number: int, system: str, share: float, capacity: float, rate: float, **more: Any) -> dict[str, Any]:
+    return {
+        "round": number,
+        "system": system,
+        "share": share,
+        "capacity": capacity,
+        "rate": rate,
+        "kept": rate / capacity,
+        **more,
+    }
+
+
+def a_round(number: int, speed: float) -> list[dict[str, Any]]:
+    """Return what all would give on a machine of this speed."""
+    answers = {"answered_ms": {"p50": 3.0, "p99": 10.0}, "statuses": {"200": 5}}
+    return [
+        {"round": number, "system": "ceiling", "batch": 8, "rate": 800 * speed, "photo_ms": 2.5 / speed},
+        {"round": number, "system": "ceiling", "batch": 1, "rate": 500 * speed, "photo_ms": 4 / speed},
+        at_a_rate(number, "ceiling", 0.8, 800 * speed, 640 * speed, batch=8, **answers),
+        *(cell(number, name, count, rate * speed) for name, rate in (("petclf", 640), ("FastAPI 2 processes", 400), ("Flask gunicorn", 320)) for count in (1, 8, 32, 64)),
+        *(cell(number, "TorchServe stock", count, 32 * speed) for count in (1, 8, 32, 64)),
+        at_a_rate(number, "petclf", 0.8, 640 * speed, 512 * speed, refused_ms={}, **answers),
+        at_a_rate(number, "petclf", 1.5, 640 * speed, 576 * speed, answered_ms={"p50": 1.0, "p99": 2.0}, refused_ms={"p99": 7.0}, statuses={"200": 5, "503": 3}),
+        {"round": number, "system": "petclf", "idle": 0.02 * speed},
+    ]  # fmt: skip
+
+
 CELLS = [
-    {"system": "ceiling", "batch": 8, "rate": 800.0},
-    {"system": "ceiling", "batch": 1, "rate": 600.0},
-    {"system": "ceiling", "batch": 8, "share": 0.8, "capacity": 800.0, "rate": 640.0, "answered_ms": {"p50": 3.0, "p99": 9.0}, "statuses": {"200": 5}},
-    *(cell(name, count, rate) for name, rate in (("petclf", 640), ("FastAPI 2 processes", 400), ("Flask gunicorn", 320)) for count in (1, 8, 32, 64)),
-    cell("petclf", 32, 660.0),
-    cell("petclf", 32, 600.0),
-    *(cell("TorchServe stock", count, 32.0) for count in (1, 8, 32, 64)),
-    {"system": "petclf", "share": 1.5, "capacity": 640.0, "rate": 576.0, "answered_ms": {"p50": 1.0, "p99": 2.0}, "refused_ms": {"p99": 7.0}, "statuses": {"200": 5, "503": 3}},
-]  # fmt: skip
+    {"round": 0, "system": "petclf", "start_seconds": 2.0, "memory": 5e8},
+    *(entry for number, speed in enumerate((0.5, 1.0, 1.25)) for entry in a_round(number, speed)),
+]
 
 
 def test_a_figure_is_the_median_of_its_rounds() -> None:
@@ -31,17 +54,30 @@ def test_a_figure_is_the_median_of_its_rounds() -> None:
     assert median(CELLS, "rate", system="nobody") is None
 
 
-def test_ratios_are_against_the_best_of_the_others() -> None:
+def test_ratios_are_of_one_round_each_so_that_a_machine_that_changes_its_speed_changes_none() -> None:
     found = ratios(CELLS)
-    assert found["ceiling at 32"] == 0.8
-    assert found["against FastAPI 2 processes at 32"] == 1.6
-    assert found["against TorchServe stock at 32"] == 20
+    assert found["ceiling at 32"] == [0.8, 0.8, 0.8]
+    assert found["against FastAPI 2 processes at 32"] == [1.6, 1.6, 1.6]
+    assert found["against TorchServe stock at 32"] == [20, 20, 20]
+    assert found["petclf: answered at 150 %, of capacity"] == [0.9, 0.9, 0.9]
+    assert found["petclf: p99 at 80 %, of one photo in process"] == [1.25, 2.5, 3.125]
     assert "with gateway at 32" not in found
+
+
+def test_a_ratio_is_shown_with_its_least_and_its_most() -> None:
+    assert as_list({"ceiling at 32": [0.9, 0.8, 0.84]}) == ["- ceiling at 32: 0.84 [0.80-0.90]"]
+
+
+def test_what_became_a_tenth_slower_than_the_last_record_is_warned_of(tmp_path: Path) -> None:
+    for name, ratio in (("2026-01-01_peers", 0.1), ("2026-01-02_peers", 1.0), ("2026-01-03_other", 9.0)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"ratios": {"a": ratio, "b": ratio}}), encoding="utf-8")
+    said = against_record({"a": [0.8, 0.95, 1.0], "b": [0.89], "c": [1.0]}, tmp_path)
+    assert said == ["ok: a: 0.95, recorded 1.00", "warning: b: 0.89, recorded 1.00"]
 
 
 def test_the_tables_show_every_system_and_what_was_refused() -> None:
     text = "\n".join(tables(CELLS))
-    assert "| petclf | 640 [640-640] (10.0 / 20) | 640 [640-640] (10.0 / 20) | 640 [600-660] (10.0 / 20) |" in text
-    assert "| ceiling, 80% | 640 | 640 | 0.80 | 3.0 / 9 |  |  |" in text
-    assert "| petclf, 150% | 960 | 576 | 0.90 | 1.0 / 2 | 7 | 503: 3 |" in text
-    assert "| Flask gunicorn | 2.0 | 500 | 3.00 / 3.00 | 0.033 | 4 |" in text
+    assert "| petclf | 640 [320-800] (10.0 / 20) | 640 [320-800] (10.0 / 20) | 640 [320-800] (10.0 / 20) |" in text
+    assert "| ceiling, 80% | 640 | 640 | 0.80 | 3.0 / 10 |  |  |" in text
+    assert "| petclf, 150% | 960 | 576 | 0.90 | 1.0 / 2 | 7 | 503: 9 |" in text
+    assert "| petclf | 2.0 | 500 | 3.00 / 3.00 | 2.0 | 0.033 | 12 |" in text
