@@ -119,7 +119,7 @@ fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))
 
 bench: archive ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
-	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --rounds 5 --starts 1 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --starts 1 --rounds 5 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 bench-peers: archive ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; half an hour)
 	@$(BIN)/python -m benchmarks.environments

@@ -26,7 +26,7 @@ from benchmarks.report import CEILING, CONNECTIONS, SHARES, Cell, against_record
 from benchmarks.systems import SYSTEMS, Running, System, running
 from tests.drawing import draw_photo, encoded
 
-AT_A_RATE = ("petclf", "petclf with gateway", "FastAPI 2 processes")
+AT_A_RATE = ("petclf", "FastAPI 2 processes")  # names begin so
 LEAD = 0.25  # seconds until a system has its data in the caches, and its queue has formed
 RATES_TAKE = 3  # turns: at half as much again as it can, a second goes by until it must refuse
 
@@ -76,7 +76,7 @@ class Course:
                 capacity = at_most(ceiling, ceiling.batch, self.seconds)["rate"]
                 found = ceiling.at_rate(share * capacity, RATES_TAKE * self.seconds)
                 cells.append({"system": CEILING, "share": share, "capacity": capacity, "kept": found["rate"] / capacity, **found})
-            cells += [self.at(share, *each) for each in servers if each[0].name in AT_A_RATE]
+            cells += [self.at(share, *each) for each in servers if each[0].name.startswith(AT_A_RATE)]
         return cells + self.unasked(servers)
 
     def at(self, share: float, system: System, server: Running) -> Cell:
@@ -98,25 +98,24 @@ def at_most(ceiling: Ceiling, batch: int, seconds: float) -> Cell:
     return {"system": CEILING, "photo_ms": 1000 * found["processes"] / found["rate"], **found}
 
 
-def compare(course: Course, systems: Sequence[System], rounds: int, starts: int) -> list[Cell]:
-    """Measure all systems; returns what every turn gave."""
+def compare(course: Course, systems: Sequence[System], starts: int, rounds: int) -> list[Cell]:
+    """Measure all systems, started anew several times, for some processes are luckier with the caches than others."""
     cells = []
-    for number in range(starts):
+    for start in range(starts):
         for system in systems:
-            cells.append({"round": number, **course.alone(system, number)})
-            print(f"start {number + 1}, {system.name}: {cells[-1]['start_seconds']:.1f} s", flush=True)
-    with ExitStack() as stack:
-        ceiling = stack.enter_context(Ceiling(course.photos))
-        servers = [(system, stack.enter_context(course.started(system, "turns"))) for system in systems]
-        for each in servers:
-            course.closed(*each, 32, course.warm_up)
-        for number in range(rounds):
-            first = number % len(servers)
-            found = course.in_turns(ceiling, servers[first:] + servers[:first])
-            cells += [{"round": number, **cell} for cell in found]
-            for name in (CEILING, *(system.name for system in systems)):
-                rates = ", ".join(f"{cell['rate']:,.0f}" for cell in found if cell["system"] == name and "rate" in cell)
-                print(f"round {number + 1}, {name}: {rates} a second", flush=True)
+            cells.append({"round": start * rounds, **course.alone(system, start)})
+        with ExitStack() as stack:
+            ceiling = stack.enter_context(Ceiling(course.photos))
+            servers = [(system, stack.enter_context(course.started(system, f"turns-{start}"))) for system in systems]
+            for each in servers:
+                course.closed(*each, 32, course.warm_up)
+            for number in range(start * rounds, (start + 1) * rounds):
+                first = number % len(servers)
+                found = course.in_turns(ceiling, servers[first:] + servers[:first])
+                cells += [{"round": number, **cell} for cell in found]
+                for name in (CEILING, *(system.name for system in systems)):
+                    rates = ", ".join(f"{cell['rate']:,.0f}" for cell in found if cell["system"] == name and "rate" in cell)
+                    print(f"round {number + 1}, {name}: {rates} a second", flush=True)
     return cells
 
 
@@ -127,11 +126,10 @@ def draw_into(folder: Path) -> Path:
     return folder
 
 
-def chosen(only: list[str] | None, against: Path | None) -> list[System]:
+def chosen(only: list[str] | None, against: Sequence[Path]) -> list[System]:
     """Return the systems that are wanted and are here."""
     systems = [system for system in SYSTEMS if not only or any(system.name.startswith(name) for name in only)]
-    if against:
-        systems.append(replace(SYSTEMS[0], name=f"petclf of {against.name}", root=against.resolve()))
+    systems += [replace(SYSTEMS[0], name=f"petclf of {path.name}", root=path.resolve()) for path in against]
     for system in systems:
         if system.missing:
             print(f"left out: {system.name}: {system.missing}")
@@ -141,14 +139,14 @@ def chosen(only: list[str] | None, against: Path | None) -> list[System]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, help="folder of *.jpg; without it photos are drawn")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--starts", type=int, default=3, help="of each system by itself, for its start and its memory")
+    parser.add_argument("--starts", type=int, default=3, help="of all systems anew")
+    parser.add_argument("--rounds", type=int, default=4, help="after each start")
     parser.add_argument("--seconds", type=float, default=1, help="for each turn")
     parser.add_argument("--warm-up", type=float, default=4)
     parser.add_argument("--connections", nargs="*", type=int, default=CONNECTIONS)
     parser.add_argument("--shares", nargs="*", type=float, default=SHARES, help="of what 32 connections get, at a constant rate")
     parser.add_argument("--only", nargs="*", help="names, or beginnings of names, of systems")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of petclf, its archive built")
+    parser.add_argument("--against", nargs="*", type=Path, default=(), metavar="CHECKOUT", help="others, their archives built")
     parser.add_argument("--against-record", action="store_true", help="warn where a ratio is a tenth below the last record's")
     parser.add_argument("--record", metavar="THEME", help="write benchmarks/results/<date>_THEME.md and .json")
     args = parser.parse_args()
@@ -161,8 +159,8 @@ def main() -> None:
         label = Core().answer(photos[0])["label"]
         gc.freeze()  # what is here by now need not be looked through while requests are timed
         course = Course(photos, label, args.connections, args.shares, args.seconds, args.warm_up, Path(scratch))
-        cells = compare(course, systems, args.rounds, args.starts)
-    names = [CEILING, *(system.name for system in SYSTEMS), *(system.name for system in systems[-1:])]
+        cells = compare(course, systems, args.starts, args.rounds)
+    names = [CEILING, *(system.name for system in systems)]
     cells.sort(key=lambda cell: (names.index(cell["system"]), cell["round"]))
     found = ratios(cells)
     lines = [*tables(cells), "", "petclf's share, median of the rounds [least-most]:", "", *as_list(found)]
@@ -176,7 +174,7 @@ def main() -> None:
 def record(args: argparse.Namespace, lines: list[str], cells: list[Cell], found: dict[str, list[float]]) -> None:
     date, machine, commit = time.strftime("%Y-%m-%d"), describe_machine(), git_commit()
     photos = "--photos ... " if args.photos else ""
-    command = f"python -m benchmarks.compare {photos}--rounds {args.rounds} --starts {args.starts} --seconds {args.seconds:g} --warm-up {args.warm_up:g}"
+    command = f"python -m benchmarks.compare {photos}--starts {args.starts} --rounds {args.rounds} --seconds {args.seconds:g} --warm-up {args.warm_up:g}"
     path = RESULTS / f"{date}_{args.record}.md"
     head = [f"# petclf beside other servers, {date}", "", f"`{command}`, commit {commit}", machine, ""]
     path.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
