@@ -9,7 +9,7 @@ So Java starts `petclf.Server` (java/petclf, compiled beside its sources), and f
 TorchServe's own:
 
 - `WorkLoadManager` makes workers of our class `DirectWorker`, `Model` keeps what waits in a `Dispatcher`: one thread reads a photo,
-  hands it to the worker that was busy last, with what else waits, and passes the answers on. docs/decisions/0007, 0008 and 0010
+  hands it to the worker that was busy last, with its share of what else waits, and passes the answers on. docs/decisions/0007, 0008, 0010 and 0011
 - `ModelServer` reads 32 KiB at once
 - `NettyUtils.sendHttpResponse` keeps a refused client's connection: docs/decisions/0009-refused-not-hung-up-on.md
 

@@ -21,6 +21,7 @@ public class DispatcherStress {
     public static void main(String[] args) throws Exception {
         theOneThatWasBusyLastIsNext();
         whatWaitsIsOneBatch();
+        eachTakesItsShareOfWhatWaits();
         aQuestionAboutTheModelGoesAlone();
         whatNobodyListensToIsLeftOut();
         whatAnEndedOneCannotTakeGoesToAnother();
@@ -102,6 +103,23 @@ public class DispatcherStress {
         dispatcher.isFree(worker);
         dispatcher.isFree(worker);
         expect(List.of(List.of("1", "2", "3", "4"), List.of("5")), worker.got);
+    }
+
+    static void eachTakesItsShareOfWhatWaits() {
+        Dispatcher dispatcher = new Dispatcher(20);
+        Worker one = new Worker(), two = new Worker();
+        List.of(one, two).forEach(dispatcher::isFree);
+        for (int number = 1; number <= 13; number++) {
+            dispatcher.offer(new Photo(number));
+        }
+        dispatcher.isFree(one); // of eleven no more than four
+        dispatcher.isFree(two); // of seven four
+        dispatcher.isFree(one); // of three two
+        dispatcher.offer(new Photo(14));
+        dispatcher.hasEnded(two);
+        dispatcher.isFree(one); // all that is left
+        expect(List.of(List.of("2"), List.of("3", "4", "5", "6"), List.of("11", "12"), List.of("13", "14")), one.got);
+        expect(List.of(List.of("1"), List.of("7", "8", "9", "10")), two.got);
     }
 
     static void aQuestionAboutTheModelGoesAlone() {

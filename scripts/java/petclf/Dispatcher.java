@@ -3,7 +3,9 @@ package petclf;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.LinkedBlockingDeque;
 import org.pytorch.serve.job.Job;
 import org.pytorch.serve.util.messages.WorkerCommands;
@@ -11,10 +13,10 @@ import org.pytorch.serve.util.messages.WorkerCommands;
 /**
  * A model's waiting jobs, and the workers that have nothing to do: whoever brings either hands over what can be handed over.
  *
- * <p>A batch is what waits, up to its most, and waits for nothing (docs/decisions/0007-natural-batching.md). The worker that was busy
- * last gets it, for the processor still holds its data (0008-last-come-first-served.md). No thread waits here: the one that has
- * read a request sends it to the worker (0010-one-thread-for-photos.md). Only what is put in by `offer` and `addFirst`, as
- * TorchServe does, is handed over.
+ * <p>A batch is a fair share of what waits, up to its most, and waits for nothing (docs/decisions/0011-a-fair-share.md). The
+ * worker that was busy last gets it, for the processor still holds its data (0008-last-come-first-served.md). No thread waits here:
+ * the one that has read a request sends it to the worker (0010-one-thread-for-photos.md). Only what is put in by `offer` and
+ * `addFirst`, as TorchServe does, is handed over.
  */
 public final class Dispatcher extends LinkedBlockingDeque<Job> {
     private static final long serialVersionUID = 1L;
@@ -27,7 +29,8 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
         boolean take(List<Job> batch);
     }
 
-    private final transient Deque<Taker> free = new ArrayDeque<>();
+    private final transient Deque<Taker> free = new ArrayDeque<>(); // guarded by itself, as is the next
+    private final transient Set<Taker> takers = new HashSet<>(); // the busy ones too
 
     public Dispatcher(int capacity) {
         super(capacity);
@@ -46,6 +49,7 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
     /** Note that this one has nothing to do, and give it what waits. */
     public void isFree(Taker taker) {
         synchronized (free) {
+            takers.add(taker);
             free.remove(taker);
             free.addLast(taker);
         }
@@ -55,6 +59,7 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
     /** Give this one nothing more. */
     public void hasEnded(Taker taker) {
         synchronized (free) {
+            takers.remove(taker);
             free.remove(taker);
         }
     }
@@ -92,9 +97,11 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
         }
     }
 
+    /** Return one taker's share of what waits: the others are free soon, and a photo waits for those before it in its batch. */
     private List<Job> nextBatch(int most) {
-        List<Job> batch = new ArrayList<>(most);
-        for (Job job; batch.size() < most && (job = poll()) != null; ) {
+        int share = Math.min(most, (size() + takers.size() - 1) / takers.size());
+        List<Job> batch = new ArrayList<>(share);
+        for (Job job; batch.size() < share && (job = poll()) != null; ) {
             if (job.getPayload().getClientExpireTS() <= System.currentTimeMillis()) {
                 continue; // nobody listens any more
             }
