@@ -1,8 +1,8 @@
 """petclf beside what people would pick instead: the same photos, the same petclf.pt, one table at the end.
 
-All are started, and asked in turns of some seconds: a shared machine's speed changes within minutes by more than what servers differ
-by, and so it meets all alike. Start and memory are measured before, of each by itself, for what several share would be counted to each
-in part.
+A few are started at a time and asked in turns of a second: a shared machine's speed changes within minutes by more than what servers
+differ by, and so it meets them alike. Not all at once, for some take a third of a core when nobody asks. Start and memory are measured
+of each by itself, for what several share would be counted to each in part.
 """
 
 import argparse
@@ -98,24 +98,39 @@ def at_most(ceiling: Ceiling, batch: int, seconds: float) -> Cell:
     return {"system": CEILING, "photo_ms": 1000 * found["processes"] / found["rate"], **found}
 
 
+def groups(systems: Sequence[System]) -> list[list[System]]:
+    """Return who is asked in turns with whom: those that are asked at a rate, and then petclf with each of the others."""
+    first = [system for system in systems if system.name.startswith(AT_A_RATE)] or list(systems[:1])
+    return [first, *([first[0], system] for system in systems if system not in first)]
+
+
 def compare(course: Course, systems: Sequence[System], starts: int, rounds: int) -> list[Cell]:
     """Measure all systems, started anew several times, for some processes are luckier with the caches than others."""
-    cells = []
+    cells: list[Cell] = []
     for start in range(starts):
-        for system in systems:
-            cells.append({"round": start * rounds, **course.alone(system, start)})
-        with ExitStack() as stack:
-            ceiling = stack.enter_context(Ceiling(course.photos))
-            servers = [(system, stack.enter_context(course.started(system, f"turns-{start}"))) for system in systems]
-            for each in servers:
-                course.closed(*each, 32, course.warm_up)
-            for number in range(start * rounds, (start + 1) * rounds):
-                first = number % len(servers)
-                found = course.in_turns(ceiling, servers[first:] + servers[:first])
-                cells += [{"round": number, **cell} for cell in found]
-                for name in (CEILING, *(system.name for system in systems)):
-                    rates = ", ".join(f"{cell['rate']:,.0f}" for cell in found if cell["system"] == name and "rate" in cell)
-                    print(f"round {number + 1}, {name}: {rates} a second", flush=True)
+        cells += [{"round": -1, **course.alone(system, start)} for system in systems]
+        for place, group in enumerate(groups(systems)):
+            part = replace(course, shares=() if place else course.shares, scratch=course.scratch / f"{start}-{place}")
+            first = max((cell["round"] for cell in cells), default=-1) + 1
+            cells += in_group(part, group, range(first, first + rounds))
+    return cells
+
+
+def in_group(course: Course, group: Sequence[System], rounds: range) -> list[Cell]:
+    """Start some systems and ask them in turns."""
+    cells = []
+    with ExitStack() as stack:
+        ceiling = stack.enter_context(Ceiling(course.photos))
+        servers = [(system, stack.enter_context(course.started(system, "turns"))) for system in group]
+        for each in servers:
+            course.closed(*each, 32, course.warm_up)
+        for number in rounds:
+            first = number % len(servers)
+            found = course.in_turns(ceiling, servers[first:] + servers[:first])
+            cells += [{"round": number, **cell} for cell in found]
+            for name in (CEILING, *(system.name for system in group)):
+                rates = ", ".join(f"{cell['rate']:,.0f}" for cell in found if cell["system"] == name and "rate" in cell)
+                print(f"round {number + 1}, {name}: {rates} a second", flush=True)
     return cells
 
 
@@ -140,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, help="folder of *.jpg; without it photos are drawn")
     parser.add_argument("--starts", type=int, default=3, help="of all systems anew")
-    parser.add_argument("--rounds", type=int, default=4, help="after each start")
+    parser.add_argument("--rounds", type=int, default=3, help="after each start")
     parser.add_argument("--seconds", type=float, default=1, help="for each turn")
     parser.add_argument("--warm-up", type=float, default=4)
     parser.add_argument("--connections", nargs="*", type=int, default=CONNECTIONS)
@@ -151,6 +166,8 @@ def main() -> None:
     parser.add_argument("--record", metavar="THEME", help="write benchmarks/results/<date>_THEME.md and .json")
     args = parser.parse_args()
     systems = chosen(args.only, args.against)
+    if not systems:
+        sys.exit("error: no system of these names is here; benchmarks/systems.py lists them")
     with tempfile.TemporaryDirectory(prefix="petclf-") as scratch:
         (drawn := Path(scratch, "photos")).mkdir()
         photos = read_photos(args.photos or draw_into(drawn))

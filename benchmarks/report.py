@@ -119,9 +119,10 @@ def ratios(cells: list[Cell]) -> dict[str, list[float]]:
     found["with gateway at 32"] = shares(at("petclf with gateway", 32), at("petclf", 32))
     others = sorted({cell["system"] for cell in cells if not cell["system"].startswith(("petclf", CEILING))})
     for connections in CONNECTIONS:
-        if others:
-            best = max(others, key=lambda name: median(cells, "rate", **at(name, connections)) or 0.0)
-            found[f"against {best} at {connections}"] = shares(at("petclf", connections), at(best, connections))
+        against = {name: shares(at("petclf", connections), at(name, connections)) for name in others}
+        if measured := [name for name in others if against[name]]:
+            best = min(measured, key=lambda name: statistics.median(against[name]))
+            found[f"against {best} at {connections}"] = against[best]
     found["against TorchServe stock at 32"] = shares(at("petclf", 32), at("TorchServe stock", 32))
     for name in ("petclf", "petclf with gateway"):
         found[f"{name}: answered at 150 %, of capacity"] = spread(cells, "kept", system=name, share=1.5)

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare import groups
 from benchmarks.report import against_record, as_list, median, ratios, tables
+from benchmarks.systems import SYSTEMS
 
 
 def cell(number: int, system: str, connections: int, rate: float) -> dict[str, Any]:
@@ -46,6 +48,14 @@ CELLS = [
     {"round": 0, "system": "petclf", "start_seconds": 2.0, "memory": 5e8},
     *(entry for number, speed in enumerate((0.5, 1.0, 1.25)) for entry in a_round(number, speed)),
 ]
+
+
+def test_petclf_is_asked_in_turns_with_each_of_the_others() -> None:
+    assert [[system.name for system in group] for group in groups(SYSTEMS)][:3] == [
+        ["petclf", "petclf with gateway", "FastAPI 2 processes"],
+        ["petclf", "TorchServe stock"],
+        ["petclf", "FastAPI 1 process"],
+    ]
 
 
 def test_a_figure_is_the_median_of_its_rounds() -> None:
