@@ -8,6 +8,7 @@ of each by itself, for what several share would be counted to each in part.
 import argparse
 import gc
 import json
+import shlex
 import statistics
 import sys
 import tempfile
@@ -190,8 +191,8 @@ def main() -> None:
 
 def record(args: argparse.Namespace, lines: list[str], cells: list[Cell], found: dict[str, list[float]]) -> None:
     date, machine, commit = time.strftime("%Y-%m-%d"), describe_machine(), git_commit()
-    photos = "--photos ... " if args.photos else ""
-    command = f"python -m benchmarks.compare {photos}--starts {args.starts} --rounds {args.rounds} --seconds {args.seconds:g} --warm-up {args.warm_up:g}"
+    places = {str(args.photos), *(str(path) for path in args.against)}  # nobody else has them
+    command = shlex.join(["python", "-m", "benchmarks.compare", *("..." if word in places else word for word in sys.argv[1:])])
     path = RESULTS / f"{date}_{args.record}.md"
     head = [f"# petclf beside other servers, {date}", "", f"`{command}`, commit {commit}", machine, ""]
     path.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")

@@ -2,6 +2,8 @@
 
 import json
 import statistics
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +40,22 @@ def shown(value: float | None, form: str = ",.0f") -> str:
 def tables(cells: list[Cell]) -> list[str]:
     """Return the result as Markdown."""
     names = [name for name in dict.fromkeys(cell["system"] for cell in cells) if name != CEILING]
-    counts = [count for count in CONNECTIONS if any(cell.get("connections") == count for cell in cells)]
-    ceiling = ceiling_rate(cells)
-    lines = [
-        f"In-process ceiling, batches of 8: {shown(ceiling)} photos a second; photo by photo {shown(ceiling_rate(cells, 1))}.",
+    return [
+        f"In-process ceiling, batches of 8: {shown(ceiling_rate(cells))} photos a second; photo by photo {shown(ceiling_rate(cells, 1))}.",
         "",
+        *over_connections(cells, names),
+        "",
+        *costs(cells, names),
+        "",
+        *at_rates(cells, (CEILING, *names)),
     ]
-    lines.append(
-        "| photos a second (p50 / p99 ms) | " + " | ".join(f"{count} conn" for count in counts) + " | of ceiling at 32 |"
-    )
-    lines.append("|---" * (len(counts) + 2) + "|")
+
+
+def over_connections(cells: list[Cell], names: Sequence[str]) -> list[str]:
+    counts = [count for count in CONNECTIONS if any(cell.get("connections") == count for cell in cells)]
+    heads = [f"{count} conn" for count in counts]
+    lines = [f"| photos a second (p50 / p99 ms) | {' | '.join(heads)} | of ceiling at 32 |", "|---" * (len(counts) + 2) + "|"]
+    ceiling = ceiling_rate(cells)
     for name in names:
         row = []
         for count in counts:
@@ -58,48 +66,46 @@ def tables(cells: list[Cell]) -> list[str]:
             )
         at_32 = median(cells, "rate", system=name, connections=32)
         share = at_32 / ceiling if at_32 and ceiling else None
-        lines.append(f"| {name} | " + " | ".join(row) + f" | {shown(share, '.2f')} |")
-    lines += [
-        "",
+        lines.append(f"| {name} | {' | '.join(row)} | {shown(share, '.2f')} |")
+    return lines
+
+
+def costs(cells: list[Cell], names: Sequence[str]) -> list[str]:
+    lines = [
         "| | start s | memory MB | CPU ms a photo: 1 / 32 conn | CPU unasked, % of a core | dollars a million photos | not 200 |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:
         one, many = (median(cells, "cpu_ms", system=name, connections=count) for count in (1, 32))
         memory, idle = median(cells, "memory", system=name), median(cells, "idle", system=name)
-        failed = sum(
-            sum(cell["statuses"].values()) - cell["statuses"].get("200", 0)
-            for cell in cells
-            if cell["system"] == name and "connections" in cell
-        )
+        asked = [cell["statuses"] for cell in cells if cell["system"] == name and "connections" in cell]
+        failed = sum(sum(statuses.values()) - statuses.get("200", 0) for statuses in asked)
         lines.append(
             f"| {name} | {shown(median(cells, 'start_seconds', system=name), '.1f')} | {shown(memory and memory / 1e6)} | "
-            f"{shown(one, '.2f')} / {shown(many, '.2f')} | {shown(idle and 100 * idle, '.1f')} | {shown(many and many * 1e6 / 1000 / 3600 * PRICE, '.3f')} | {failed} |"
+            f"{shown(one, '.2f')} / {shown(many, '.2f')} | {shown(idle and 100 * idle, '.1f')} | "
+            f"{shown(many and many * 1e6 / 1000 / 3600 * PRICE, '.3f')} | {failed} |"
         )
-    lines += [
-        "",
+    return lines
+
+
+def at_rates(cells: list[Cell], names: Sequence[str]) -> list[str]:
+    lines = [
         "| at a constant rate | asked / s | answered / s | of capacity | p50 / p99 ms | refused, p99 ms | other |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in (CEILING, *names):
-        for share in SHARES:
-            some = [cell for cell in cells if cell["system"] == name and cell.get("share") == share]
-            if not some:
-                continue
-            capacity, rate = (
-                statistics.median(cell["capacity"] for cell in some),
-                statistics.median(cell["rate"] for cell in some),
-            )
-            kept = statistics.median(cell["kept"] for cell in some)
-            statuses = {status for cell in some for status in cell["statuses"]} - {"200"}
-            others = {status: sum(cell["statuses"].get(status, 0) for cell in some) for status in sorted(statuses)}
-            p50, p99 = (median(cells, f"answered_ms.{point}", system=name, share=share) for point in ("p50", "p99"))
-            refused = median(cells, "refused_ms.p99", system=name, share=share)
-            told = ", ".join(f"{status}: {number:,}" for status, number in others.items())
-            lines.append(
-                f"| {name}, {share:.0%} | {share * capacity:,.0f} | {rate:,.0f} | {kept:.2f} | {shown(p50, ',.1f')} / {shown(p99, ',.0f')} "
-                f"| {shown(refused, ',.0f')} | {told} |"
-            )
+    for name, share in product(names, SHARES):
+        some = [cell for cell in cells if cell["system"] == name and cell.get("share") == share]
+        if not some:
+            continue
+        capacity, rate, kept = (statistics.median(cell[key] for cell in some) for key in ("capacity", "rate", "kept"))
+        statuses = {status for cell in some for status in cell["statuses"]} - {"200"}
+        others = {status: sum(cell["statuses"].get(status, 0) for cell in some) for status in sorted(statuses)}
+        p50, p99, refused = (median(some, key) for key in ("answered_ms.p50", "answered_ms.p99", "refused_ms.p99"))
+        told = ", ".join(f"{status}: {number:,}" for status, number in others.items())
+        lines.append(
+            f"| {name}, {share:.0%} | {share * capacity:,.0f} | {rate:,.0f} | {kept:.2f} | {shown(p50, ',.1f')} / {shown(p99, ',.0f')} "
+            f"| {shown(refused, ',.0f')} | {told} |"
+        )
     return lines
 
 
