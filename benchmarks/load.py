@@ -8,6 +8,7 @@ import argparse
 import base64
 import contextlib
 import json
+import select
 import selectors
 import socket
 import sys
@@ -116,11 +117,11 @@ class Load:
     def __init__(self, port: int, requests: list[bytes]) -> None:
         self.port, self.requests = port, requests
         self.turn = count()
-        self.outcome = Outcome()
         self.answered = 0  # in all, in the lead and after the end too
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.EpollSelector()
         self.idle: list[Connection] = []
         self.busy: set[Connection] = set()
+        self.begin()
 
     def ask(self, due: float) -> None:
         """Send the next request over a connection that has none, or over a new one."""
@@ -141,7 +142,8 @@ class Load:
 
     def wait(self, seconds: float) -> None:
         """Let connections send and receive for up to some seconds, until one of them has something to do."""
-        for key, events in self.selector.select(max(0.0, seconds)):
+        select.select([self.selector], [], [], max(0.0, seconds))  # waits exactly; a selector's own waiting, whole milliseconds
+        for key, events in self.selector.select(0):
             self.attend(key.data, events)
 
     def attend(self, connection: Connection, events: int) -> None:
@@ -173,10 +175,14 @@ class Load:
     def closed(self, connections: int, seconds: float, lead: float = 0.0) -> dict[str, Any]:
         """Keep some connections busy: each answer is followed by the next request. What comes within the lead does not count."""
         self.keep_busy(connections, lead)
-        self.outcome = Outcome()
-        started = time.perf_counter()
+        self.begin()
         self.keep_busy(connections, seconds)
-        return self.summary(time.perf_counter() - started)
+        return self.summary()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self.outcome = Outcome()
+        self.started, self.cpu_before = time.perf_counter(), time.process_time()
 
     def keep_busy(self, connections: int, seconds: float) -> None:
         end = time.perf_counter() + seconds
@@ -187,21 +193,23 @@ class Load:
 
     def constant(self, rate: float, seconds: float) -> dict[str, Any]:
         """Send requests when they are due, whether those before them are answered or not."""
-        started, sent, wanted = time.perf_counter(), 0, int(rate * seconds)
+        self.begin()
+        sent, wanted = 0, int(rate * seconds)
         while sent < wanted:
-            due = started + sent / rate
+            due = self.started + sent / rate
             if (early := due - time.perf_counter()) > 0 or len(self.busy) >= OPEN_AT_MOST:
                 self.wait(early if early > 0 else SECONDS)
             else:
                 self.ask(due)
                 sent += 1
-        return self.summary(time.perf_counter() - started)
+        return self.summary()
 
-    def summary(self, seconds: float) -> dict[str, Any]:
-        """Tell what came in this time; what is answered after its end is told too, but adds nothing to the rate."""
+    def summary(self) -> dict[str, Any]:
+        """Tell what came until now; what is answered later is told too, but adds nothing to the rate."""
+        seconds, cpu = time.perf_counter() - self.started, time.process_time() - self.cpu_before
         in_time = len(self.outcome.answered)
         self.finish()
-        return {**self.outcome.summary(seconds), "rate": in_time / seconds}
+        return {**self.outcome.summary(seconds), "rate": in_time / seconds, "clients_cpu": cpu / seconds}
 
     def finish(self) -> None:
         """Wait for what is not answered yet, but not for ever."""

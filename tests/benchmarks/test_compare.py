@@ -38,8 +38,8 @@ def a_round(number: int, speed: float) -> list[dict[str, Any]]:
         at_a_rate(number, "ceiling", 0.8, 800 * speed, 640 * speed, batch=8, **answers),
         *(cell(number, name, count, rate * speed) for name, rate in (("petclf", 640), ("FastAPI 2 processes", 400), ("Flask gunicorn", 320)) for count in (1, 8, 32, 64)),
         *(cell(number, "TorchServe stock", count, 32 * speed) for count in (1, 8, 32, 64)),
-        at_a_rate(number, "petclf", 0.8, 640 * speed, 512 * speed, refused_ms={}, **answers),
-        at_a_rate(number, "petclf", 1.5, 640 * speed, 576 * speed, answered_ms={"p50": 1.0, "p99": 2.0}, refused_ms={"p99": 7.0}, statuses={"200": 5, "503": 3}),
+        at_a_rate(number, "petclf", 0.8, 640 * speed, 512 * speed, refused_ms={}, clients_cpu=0.06, answered_ms={"p50": 6.0, "p99": 20.0}, statuses={"200": 5}),
+        at_a_rate(number, "petclf", 1.5, 640 * speed, 576 * speed, clients_cpu=0.1, answered_ms={"p50": 1.0, "p99": 2.0}, refused_ms={"p99": 7.0}, statuses={"200": 5, "503": 3}),
         {"round": number, "system": "petclf", "idle": 0.02 * speed},
     ]  # fmt: skip
 
@@ -70,7 +70,8 @@ def test_ratios_are_of_one_round_each_so_that_a_machine_that_changes_its_speed_c
     assert found["against FastAPI 2 processes at 32"] == [1.6, 1.6, 1.6]
     assert found["against TorchServe stock at 32"] == [20, 20, 20]
     assert found["petclf: answered at 150 %, of capacity"] == [0.9, 0.9, 0.9]
-    assert found["petclf: p99 at 80 %, of one photo in process"] == [1.25, 2.5, 3.125]
+    assert found["petclf: p99 at 80 %, of one photo in process"] == [2.5, 5, 6.25]
+    assert found["petclf: p99 at 80 %, of the least possible"] == [2, 2, 2]
     assert "with gateway at 32" not in found
 
 
@@ -88,6 +89,6 @@ def test_what_became_a_tenth_slower_than_the_last_record_is_warned_of(tmp_path: 
 def test_the_tables_show_every_system_and_what_was_refused() -> None:
     text = "\n".join(tables(CELLS))
     assert "| petclf | 640 [320-800] (10.0 / 20) | 640 [320-800] (10.0 / 20) | 640 [320-800] (10.0 / 20) |" in text
-    assert "| ceiling, 80% | 640 | 640 | 0.80 | 3.0 / 10 |  |  |" in text
-    assert "| petclf, 150% | 960 | 576 | 0.90 | 1.0 / 2 | 7 | 503: 9 |" in text
+    assert "| ceiling, 80% | 640 | 640 | 0.80 | 3.0 / 10 |  |  |  |" in text
+    assert "| petclf, 150% | 960 | 576 | 0.90 | 1.0 / 2 | 7 | 10 | 503: 9 |" in text
     assert "| petclf | 2.0 | 500 | 3.00 / 3.00 | 2.0 | 0.033 | 12 |" in text

@@ -112,6 +112,26 @@ def test_at_a_constant_rate_a_fast_server_gets_just_that_rate() -> None:
     assert result["rate"] == pytest.approx(50, rel=0.2)
 
 
+def test_it_waits_no_longer_than_it_must() -> None:
+    """A selector of the system waits for whole milliseconds: every request would be late by half of one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        load = Load(listener.getsockname()[1], [])
+        waits = []
+        for _ in range(50):
+            started = time.perf_counter()
+            load.wait(0.0002)
+            waits.append(time.perf_counter() - started)
+        load.finish()
+
+    assert 0.0002 <= min(waits) < 0.001
+
+
+def test_it_tells_which_part_of_a_core_it_took_itself() -> None:
+    result, _ = run({}, lambda load: load.constant(50, 0.2))
+
+    assert 0 < result["clients_cpu"] < 1
+
+
 def test_quantiles_are_values_that_were_seen() -> None:
     assert quantiles([0.004, 0.001, 0.003, 0.002]) == {"p50": 3.0, "p95": 4.0, "p99": 4.0, "max": 4.0}
     assert quantiles([]) == {}
