@@ -36,6 +36,7 @@ TOLERANCE = 2e-2  # of a known answer: a GPU rounds earlier, int8 in larger step
 LOOPBACK = "127.0.0.1"
 JVM = [
     "-Xms64m", "-Xmx512m",  # a hundred requests that wait; the gateway lets few large ones in at a time
+    "-Xmn48m", "-XX:SurvivorRatio=2",  # photos that wait find room among the young; the old are not cleared before the heap has grown
     "-XX:MaxDirectMemorySize=1g",  # a batch of eight at 10 MB each is copied into one buffer; without room a worker waits in vain
     "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",  # no second thread pool, no files in /tmp
     "-XX:+ExitOnOutOfMemoryError",
