@@ -86,6 +86,12 @@ def test_what_became_a_tenth_slower_than_the_last_record_is_warned_of(tmp_path: 
     assert said == ["ok: a: 0.95, recorded 1.00", "warning: b: 0.89, recorded 1.00"]
 
 
+def test_of_a_waiting_time_more_is_worse(tmp_path: Path) -> None:
+    (tmp_path / "2026-01-01_peers.json").write_text(json.dumps({"ratios": {"a: p99": 2.0, "b: p99": 2.0}}), encoding="utf-8")
+    said = against_record({"a: p99": [1.0], "b: p99": [2.3]}, tmp_path)
+    assert said == ["ok: a: p99: 1.00, recorded 2.00", "warning: b: p99: 2.30, recorded 2.00"]
+
+
 def test_the_tables_show_every_system_and_what_was_refused() -> None:
     text = "\n".join(tables(CELLS))
     assert "| petclf | 640 [320-800] (10.0 / 20) | 640 [320-800] (10.0 / 20) | 640 [320-800] (10.0 / 20) |" in text
