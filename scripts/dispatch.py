@@ -10,7 +10,8 @@ TorchServe's own:
 
 - `WorkLoadManager` makes workers of our class `DirectWorker`, `Model` keeps what waits in a `Dispatcher`: one thread reads a photo,
   hands it to the worker that was busy last, with its share of what else waits, and passes the answers on. docs/decisions/0007, 0008, 0010 and 0011
-- `ModelServer` reads 32 KiB at once
+- `ModelServer` lets what clients send go through a `Pipeline`: 64 KiB are read at once, and a plain photo takes a short way.
+  docs/decisions/0012-a-short-way-for-photos.md
 - `NettyUtils.sendHttpResponse` keeps a refused client's connection: docs/decisions/0009-refused-not-hung-up-on.md
 
 A TorchServe whose classes are not exactly 0.12's is left alone, and all is as it always was.
@@ -79,8 +80,8 @@ CHANGES = (
         path="org/pytorch/serve/ModelServer.class",
         sha256="779d0df5bfc17c5ad09ac46d63d9a017d48a4cd68c1b7464de914d3cb40190b9",
         pieces={
-            # new FixedRecvByteBufAllocator, dup, sipush 4096: 32767, the most that fits there
-            bytes.fromhex("59 111000"): bytes.fromhex("59 117fff"),
+            # what a client's bytes go through
+            text("org/pytorch/serve/ServerInitializer"): text("petclf/Pipeline"),
         },
     ),
     Change(

@@ -1,6 +1,7 @@
 """A real TorchServe, started as a user starts it, shared by the tests of a session."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +122,20 @@ def start(
             pytest.fail(f"the server did not come up:\n{log.read_text(encoding='utf-8')}")
         time.sleep(0.1)
     return serving
+
+
+def register(serving: Serving, name: str, handler: str, settings: str, workers: int = 1) -> None:
+    """Let the server serve another model beside ours: one class of Python that does what a test needs."""
+    manifest = {"createdOn": "", "runtime": "python", "archiverVersion": "0.12.0", "model": {
+        "modelName": name, "modelVersion": "1", "handler": f"{name}.py", "configFile": "model-config.yaml",
+    }}  # fmt: skip
+    with zipfile.ZipFile(serving.store / f"{name}.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr(f"{name}.py", handler)
+        archive.writestr("model-config.yaml", settings)
+    params = {"url": f"{name}.mar", "initial_workers": str(workers), "synchronous": "true"}
+    response = requests.post(f"{serving.management}/models", params=params, timeout=60)
+    assert response.status_code == 200, response.text
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import http.client
 import json
 import signal
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import requests
 
 from tests.drawing import draw_photo, encoded
-from tests.e2e.conftest import Serving, start, wait_until
+from tests.e2e.conftest import Serving, register, start, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -43,16 +42,7 @@ SETTINGS = "batchSize: 4\nmaxBatchDelay: 1\nresponseTimeout: 1\nstartupTimeout: 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     serving = start(tmp_path_factory.mktemp("workers"))
-    manifest = {"createdOn": "", "runtime": "python", "archiverVersion": "0.12.0", "model": {
-        "modelName": "obedient", "modelVersion": "1", "handler": "obedient.py", "configFile": "model-config.yaml",
-    }}  # fmt: skip
-    with zipfile.ZipFile(serving.store / "obedient.mar", "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("obedient.py", HANDLER)
-        archive.writestr("model-config.yaml", SETTINGS)
-    register = {"url": "obedient.mar", "initial_workers": "2", "synchronous": "true"}
-    response = requests.post(f"{serving.management}/models", params=register, timeout=60)
-    assert response.status_code == 200, response.text
+    register(serving, "obedient", HANDLER, SETTINGS, workers=2)
     yield serving
     serving.stop()
 
@@ -153,7 +143,7 @@ def test_more_than_may_wait_is_refused_and_what_waits_is_answered_in_batches(ser
         found = sorted(answer.result(10) for answer in answers)
     assert first.result() == answering(pid, "wait 0.5")
     assert found[:5] == [answering(pid, "now", 1), *[answering(pid, "now", 4)] * 4]
-    assert [status for status, _ in found[5:]] == [503, 503]
+    assert [message(refused) for refused in found[5:]] == [(503, "Too many requests wait.")] * 2
 
 
 def test_who_registers_and_waits_for_the_workers_holds_up_nobody(server: Serving, workers: list[int]) -> None:
