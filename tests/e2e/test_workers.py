@@ -66,8 +66,8 @@ def ready(server: Serving) -> list[dict[str, int]]:
     return [worker for worker in model["workers"] if worker["status"] == "READY"]
 
 
-def ask(server: Serving, order: str) -> tuple[int, str]:
-    response = requests.post(f"{server.url}/predictions/obedient", order, timeout=30)
+def ask(server: Serving, order: str, model: str = "obedient") -> tuple[int, str]:
+    response = requests.post(f"{server.url}/predictions/{model}", order, timeout=30)
     return response.status_code, response.text
 
 
@@ -144,6 +144,27 @@ def test_more_than_may_wait_is_refused_and_what_waits_is_answered_in_batches(ser
     assert first.result() == answering(pid, "wait 0.5")
     assert found[:5] == [answering(pid, "now", 1), *[answering(pid, "now", 4)] * 4]
     assert [message(refused) for refused in found[5:]] == [(503, "Too many requests wait.")] * 2
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["scaled to none", "removed"])
+def test_who_waits_for_a_model_that_nobody_serves_any_more_is_told_so(server: Serving, removed: bool) -> None:
+    register(server, "leaving", HANDLER, SETTINGS)
+    address = f"{server.management}/models/leaving"
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(ask, server, "wait 0.9", "leaving")]
+        time.sleep(0.2)
+        waiting += [pool.submit(ask, server, "now", "leaving") for _ in range(3)]
+        time.sleep(0.2)
+        if removed:
+            response = requests.delete(address, timeout=30)
+        else:
+            response = requests.put(address, params={"min_worker": "0", "max_worker": "0", "synchronous": "true"}, timeout=30)
+        assert response.status_code == 200, response.text
+        assert [message(answer.result(5)) for answer in waiting] == [(503, "The model has no worker any more.")] * 4
+    if not removed:
+        requests.put(address, params={"min_worker": "1", "max_worker": "1", "synchronous": "true"}, timeout=60)
+        assert ask(server, "now", "leaving")[0] == 200
+        requests.delete(address, timeout=30)
 
 
 def test_who_registers_and_waits_for_the_workers_holds_up_nobody(server: Serving, workers: list[int]) -> None:

@@ -26,6 +26,7 @@ public class DispatcherStress {
         whatNobodyListensToIsLeftOut();
         whatAnEndedOneCannotTakeGoesToAnother();
         whatIsTakenBackComesFirstAndIsRefusedWithoutRoom();
+        whenNobodyWillComeAllIsRefusedUntilSomebodyComes();
         everything();
         System.out.println("every job was done once");
     }
@@ -165,6 +166,20 @@ public class DispatcherStress {
         dispatcher.isFree(worker);
         expect(List.of(List.of("2", "3", "4")), worker.got);
         expect(503, first.refused);
+    }
+
+    static void whenNobodyWillComeAllIsRefusedUntilSomebodyComes() {
+        Dispatcher dispatcher = new Dispatcher(3);
+        List<Photo> photos = List.of(new Photo(1), new Photo(2), new Photo(3), new Photo(4), new Photo(5));
+        dispatcher.offer(photos.get(0));
+        dispatcher.close();
+        dispatcher.offer(photos.get(1));
+        dispatcher.takeBack(List.of(photos.get(2), photos.get(3)));
+        Worker worker = new Worker();
+        dispatcher.isFree(worker);
+        dispatcher.offer(photos.get(4));
+        expect(List.of(List.of("5")), worker.got);
+        expect(List.of(503, 503, 503, 503, 0), photos.stream().map(photo -> photo.refused).toList());
     }
 
     /** Answers batches on a thread of its own; now and then it ends with a batch in hand, or between two, and comes again. */

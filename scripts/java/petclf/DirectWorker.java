@@ -111,6 +111,9 @@ public final class DirectWorker extends WorkerThread implements Dispatcher.Taker
             throw new ExecutionException(new WorkerInitializationException("Backend worker did not respond in given time"));
         } finally {
             dispatcher.hasEnded(this);
+            if (model.getMaxWorkers() == 0) { // scaled to none, or removed
+                dispatcher.close();
+            }
             synchronized (this) {
                 channel = null;
             }

@@ -31,6 +31,7 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
 
     private final transient Deque<Taker> free = new ArrayDeque<>(); // guarded by itself, as is the next
     private final transient Set<Taker> takers = new HashSet<>(); // the busy ones too
+    private volatile boolean closed;
 
     public Dispatcher(int capacity) {
         super(capacity);
@@ -49,6 +50,7 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
     /** Note that this one has nothing to do, and give it what waits. */
     public void isFree(Taker taker) {
         synchronized (free) {
+            closed = false;
             takers.add(taker);
             free.remove(taker);
             free.addLast(taker);
@@ -62,6 +64,12 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
             takers.remove(taker);
             free.remove(taker);
         }
+    }
+
+    /** Refuse what waits, and what still comes, until there is a taker again. */
+    public void close() {
+        closed = true;
+        handOver();
     }
 
     /** Take a batch back that was not answered: it comes first, in its order. */
@@ -81,6 +89,9 @@ public final class Dispatcher extends LinkedBlockingDeque<Job> {
 
     /** Bring jobs and takers together for as long as there are both; returns true, for `offer`. */
     private boolean handOver() {
+        for (Job job; closed && (job = poll()) != null; ) {
+            job.sendError(503, "The model has no worker any more.");
+        }
         while (true) {
             Taker taker;
             List<Job> batch;
