@@ -130,12 +130,14 @@ def test_nothing_is_registered_from_outside_the_store(server_of_session: Serving
     ] == ["petclf"]
 
 
-def test_who_is_told_to_come_back_later_keeps_the_connection_and_who_sends_nonsense_loses_it(server_of_session: Serving) -> None:
+def test_who_is_told_to_come_back_later_or_that_it_is_no_photo_keeps_the_connection_and_who_sends_no_http_loses_it(
+    server_of_session: Serving,
+) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server_of_session.port, timeout=30)
 
-    def ask(body: bytes) -> tuple[int, bool]:
+    def ask(body: bytes, **headers: str) -> tuple[int, bool]:
         """Return the answer's status, and whether the connection is still there."""
-        connection.request("POST", "/predictions/petclf", body)
+        connection.request("POST", "/predictions/petclf", body, headers)
         answer = connection.getresponse()
         answer.read()
         return answer.status, connection.sock is not None
@@ -151,7 +153,8 @@ def test_who_is_told_to_come_back_later_keeps_the_connection_and_who_sends_nonse
             assert [ask(PHOTO), ask(PHOTO)] == [(503, True), (503, True)]
         finally:
             scale(1)
-        assert [ask(PHOTO), ask(b"no photo")] == [(200, True), (400, False)]
+        assert [ask(b"no photo"), ask(PHOTO)] == [(400, True), (200, True)]
+        assert ask(PHOTO, **{"no name": "x"}) == (400, False)
 
 
 def test_without_a_prediction_log_each_photo_is_remembered_too_in_a_quiet_moment(server_of_session: Serving) -> None:

@@ -166,10 +166,9 @@ final class Photos extends ChannelInboundHandlerAdapter {
         input.addParameter(new InputParameter("body", photo, HttpUtil.getMimeType(asked)));
         try {
             if (!ModelManager.getInstance().addJob(new PhotoJob(encoder.past(), name, version, input, metrics))) {
-                throw new ServiceUnavailableException("Too many requests wait, or the model has no worker.");
+                Exception refusal = new ServiceUnavailableException("Too many requests wait, or the model has no worker.");
+                NettyUtils.sendError(context, HttpResponseStatus.SERVICE_UNAVAILABLE, refusal);
             }
-        } catch (ServiceUnavailableException refusal) {
-            NettyUtils.sendError(context, HttpResponseStatus.SERVICE_UNAVAILABLE, refusal);
         } catch (ModelException gone) { // while the photo came
             NettyUtils.sendError(context, HttpResponseStatus.NOT_FOUND, gone);
         }
