@@ -4,10 +4,13 @@ import io.netty.buffer.ByteBuf;
 import io.netty.buffer.ByteBufUtil;
 import io.netty.buffer.Unpooled;
 import io.netty.channel.ChannelHandlerContext;
+import io.netty.handler.codec.http.DefaultFullHttpResponse;
 import io.netty.handler.codec.http.DefaultHttpHeaders;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpHeaders;
+import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpVersion;
 import java.nio.charset.StandardCharsets;
 import java.util.Iterator;
 import java.util.List;
@@ -31,7 +34,7 @@ final class PhotoJob extends Job {
                     + "Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
                     + "connection: keep-alive\r\n"
                     + "content-length: ";
-    private static final int ROOM = 1024; // bytes; more than the headers take
+    private static final int ROOM = 1024; // bytes; more than most headers take
     private static final String FULL =
             "{\n  \"code\": 503,\n  \"type\": \"ServiceUnavailableException\",\n  \"message\": \"Too many requests wait.\"\n}\n";
     private static final byte[] REFUSAL =
@@ -69,12 +72,23 @@ final class PhotoJob extends Job {
     public void response(byte[] body, CharSequence type, int code, String phrase, Map<String, String> told) {
         long taken = System.nanoTime() - getBegin();
         HttpResponseStatus status = phrase == null ? HttpResponseStatus.valueOf(code) : new HttpResponseStatus(code, phrase);
-        client.writeAndFlush(answer(status, headers(type, told), body));
+        HttpHeaders headers = headers(type, told);
+        if (hasContent(code)) {
+            client.writeAndFlush(answer(status, headers, body));
+            metrics.answered(code);
+        } else { // Netty knows what such an answer lacks
+            HttpResponse answer = new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, status);
+            answer.headers().set(headers).set("x-request-id", getJobId());
+            NettyUtils.sendHttpResponse(client, answer, true);
+        }
         long waited = getScheduled() - getBegin();
-        metrics.answered(code);
         metrics.add(metrics.latency, taken / 1000.0);
         metrics.add(metrics.queueLatency, waited / 1000.0);
         metrics.tell(metrics.queueTime, TimeUnit.NANOSECONDS.toMillis(waited));
+    }
+
+    private static boolean hasContent(int code) {
+        return code >= 200 && code != 204 && code != 205 && code != 304;
     }
 
     /** Return the worker's headers, but for those that are not its to choose; one that cannot be sent is an exception. */
