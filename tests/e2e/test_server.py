@@ -2,11 +2,13 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -141,6 +143,29 @@ def test_every_stranger_of_a_crowd_gets_its_own_answer(server: Serving) -> None:
 
 def test_too_large_a_body_is_refused_before_a_worker_sees_it(server: Serving) -> None:
     assert server.predict(bytes(10_485_761)).status_code == 413
+
+
+@pytest.mark.parametrize("port", ["port", "management_port", "metrics_port"])
+def test_who_still_sends_while_being_hung_up_on_can_read_why(server: Serving, port: str) -> None:
+    head = b"POST /predictions/petclf HTTP/1.1\r\nno name: x\r\nContent-Length: 1000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", getattr(server, port)), timeout=30) as connection:
+        connection.sendall(head)
+        time.sleep(0.2)  # the refusal is here
+        for _ in range(10):
+            connection.sendall(bytes(100_000))
+        assert b"".join(iter(lambda: connection.recv(65536), b"")).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+def test_who_is_hung_up_on_and_does_not_hang_up_is_dropped(server: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert b"".join(iter(lambda: connection.recv(65536), b"")).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"x")
+                time.sleep(0.1)
+        assert 1 < time.monotonic() - began < 5
 
 
 def test_eight_strangers_with_the_largest_bodies_at_once_are_refused_and_take_nothing_from_others(server: Serving) -> None:

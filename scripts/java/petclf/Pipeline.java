@@ -16,7 +16,7 @@ import org.pytorch.serve.util.TokenAuthorization;
 import org.slf4j.LoggerFactory;
 
 /**
- * What a client's bytes go through: TorchServe's handlers, and on port 8080 before them the short way for photos.
+ * What a client's bytes go through: TorchServe's handlers, a farewell, and on port 8080 before them the short way for photos.
  *
  * <p>docs/decisions/0012-a-short-way-for-photos.md
  */
@@ -35,6 +35,7 @@ public final class Pipeline extends ServerInitializer {
     @Override
     public void initChannel(Channel channel) {
         super.initChannel(channel);
+        channel.pipeline().addFirst("farewell", new Farewell());
         if (type == ConnectorType.INFERENCE_CONNECTOR && !isMoreWanted()) {
             channel.config().setRecvByteBufAllocator(new FixedRecvByteBufAllocator(PIECE));
             Encoder encoder = new Encoder();
