@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -179,6 +180,31 @@ def test_who_registers_and_waits_for_the_workers_holds_up_nobody(server: Serving
             longest = max(longest, time.monotonic() - begun)
         more.result()
     assert longest < 1.0
+
+
+def test_workers_that_come_and_go_leave_nobody_waiting_and_are_counted_right(server: Serving) -> None:
+    scale(server, 2)
+    statuses, over = Counter[int](), threading.Event()
+
+    def ask_on() -> None:
+        while not over.is_set():
+            statuses[ask(server, "wait 0.001")[0]] += 1
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask_on) for _ in range(4)]
+        for count in (1, 2, 1, 0, 1, 2, 0, 2):
+            scale(server, count)
+        over.set()
+        concurrent.futures.wait(asking, 5)
+        assert [one.done() for one in asking] == [True] * 4
+    assert set(statuses) == {200, 503}  # 503 while there was no worker
+    with concurrent.futures.ThreadPoolExecutor(7) as pool:
+        first, other = pool.submit(ask, server, "wait 0.5"), pool.submit(ask, server, "wait 0.7")
+        time.sleep(0.1)
+        waiting = [pool.submit(ask, server, "wait 0.01") for _ in range(5)]
+        assert [first.result()[0], other.result()[0]] == [200, 200]
+        at_once = [answer.result()[1].split()[2] for answer in waiting]
+    assert at_once.count("3") == 3  # of five that wait, the first of two workers takes three
 
 
 def test_who_asks_until_the_end_gets_answers_and_then_no_connection_but_never_that_there_is_no_model(tmp_path: Path) -> None:

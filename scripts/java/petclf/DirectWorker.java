@@ -110,14 +110,23 @@ public final class DirectWorker extends WorkerThread implements Dispatcher.Taker
             logger.error("Worker {} gave no answer for {} seconds; consecutive failures: {}", workerId, responseTimeout, model.incrFailedInfReqs());
             throw new ExecutionException(new WorkerInitializationException("Backend worker did not respond in given time"));
         } finally {
-            dispatcher.hasEnded(this);
-            if (model.getMaxWorkers() == 0) { // scaled to none, or removed
-                dispatcher.close();
-            }
             synchronized (this) {
                 channel = null;
             }
+            leave();
         }
+    }
+
+    /** Take nothing more; the last one refuses what waits. */
+    private void leave() {
+        dispatcher.hasEnded(this);
+        if (model.getMaxWorkers() == 0) { // scaled to none, or removed
+            dispatcher.close();
+        }
+    }
+
+    private synchronized boolean isServing() {
+        return channel != null;
     }
 
     private synchronized boolean isLate() {
@@ -170,6 +179,9 @@ public final class DirectWorker extends WorkerThread implements Dispatcher.Taker
             }
             model.resetFailedInfReqs();
             dispatcher.isFree(DirectWorker.this); // before its answers are written, for it could work meanwhile
+            if (!isServing()) { // it ended just now
+                leave();
+            }
             boolean whole = response.getCode() == 200 && response.getPredictions().size() == jobs.size();
             for (int index = 0; index < jobs.size(); index++) {
                 Job job = jobs.get(index);
