@@ -12,10 +12,11 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pillow_heif
@@ -218,8 +219,8 @@ def judge(hostile: Input, status: int, body: bytes, report: Report) -> None:
         report.wrong.append(f"{hostile.kind}: {status} {body[:120]!r}")
 
 
-def attack(port: int, count: int, seed: int = 1, together: int = 8) -> Report:
-    """Send them all, several at a time, and return what came back."""
+def attack(port: int, count: int, seed: int = 1, together: int = 8, look: Callable[[], None] = lambda: None) -> Report:
+    """Send them all, several at a time, take a look after every 500, and return what came back."""
     report = Report()
 
     def one(hostile: Input) -> tuple[Input, int, bytes]:
@@ -233,6 +234,7 @@ def attack(port: int, count: int, seed: int = 1, together: int = 8) -> Report:
         while some := [hostile for _, hostile in zip(range(500), waiting, strict=False)]:
             for hostile, status, body in pool.map(one, some):
                 judge(hostile, status, body, report)
+            look()
     return report
 
 
@@ -256,6 +258,16 @@ def workers(port: int) -> list[int]:
     return sorted(worker["pid"] for worker in model["workers"])
 
 
+def describe_memory(looks: list[int]) -> str:
+    """Tell whether memory grew: a single look may find a worker with a large photo's room still in its hands."""
+    middle = (len(looks) + 1) // 2
+    first, second = median(looks[:middle]), median(looks[middle:] or looks)
+    return (
+        f"memory of the whole (PSS), {len(looks)} looks: {first / 1e6:.0f} MB in the median of the first half, "
+        f"{second / 1e6:.0f} MB of the second ({second / first - 1:+.1%}); {min(looks) / 1e6:.0f} to {max(looks) / 1e6:.0f} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=20_000)
@@ -266,9 +278,9 @@ def main() -> None:
     server = start_server(args.ports)
     try:
         attack(args.ports[0], max(600, args.count // 4), seed=args.seed + 1)  # what memory is needed at all is taken now
-        before, pids, started = pss_of_children(server.pid), workers(args.ports[1]), time.monotonic()
-        report = attack(args.ports[0], args.count, args.seed)
-        seconds, after, same = time.monotonic() - started, pss_of_children(server.pid), workers(args.ports[1]) == pids
+        memory, pids, started = list[int](), workers(args.ports[1]), time.monotonic()
+        report = attack(args.ports[0], args.count, args.seed, look=lambda: memory.append(pss_of_children(server.pid)))
+        seconds, same = time.monotonic() - started, workers(args.ports[1]) == pids
     finally:
         server.terminate()
         server.wait(30)
@@ -277,7 +289,7 @@ def main() -> None:
         f"refused as: {dict(report.codes.most_common())}",
         f"not as promised: {len(report.wrong)}",
         f"workers restarted: {'no' if same else 'yes'}",
-        f"memory of the whole (PSS): {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after ({after / before - 1:+.1%})",
+        describe_memory(memory),
     ]
     print("\n".join([*lines, *report.wrong[:20]]))
     if args.record:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.fuzz import KINDS, attack, inputs, workers
+from benchmarks.fuzz import KINDS, attack, describe_memory, inputs, workers
 from tests.e2e.conftest import Serving
 
 pytestmark = pytest.mark.e2e
@@ -21,3 +21,11 @@ def test_they_are_the_same_every_time_and_of_every_kind() -> None:
     first, second = list(inputs(60, 7)), list(inputs(60, 7))
     assert first == second
     assert {hostile.kind for hostile in first} == set(KINDS)
+
+
+def test_what_they_do_to_memory_is_told_of_two_halves_so_that_one_odd_look_changes_nothing() -> None:
+    megabytes = [700, 710, 900, 710, 704, 720]
+    assert describe_memory([one * 1_000_000 for one in megabytes]) == (
+        "memory of the whole (PSS), 6 looks: 710 MB in the median of the first half, 710 MB of the second (+0.0%); 700 to 900 MB"
+    )
+    assert describe_memory([700_000_000]).endswith("(+0.0%); 700 to 700 MB")
