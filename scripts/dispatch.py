@@ -11,7 +11,7 @@ TorchServe's own:
 - `WorkLoadManager` makes workers of our class `DirectWorker`, `Model` keeps what waits in a `Dispatcher`: one thread reads a photo,
   hands it to the worker that was busy last, with its share of what else waits, and passes the answers on. docs/decisions/0007, 0008, 0010 and 0011
 - `ModelServer` lets what clients send go through a `Pipeline`: 64 KiB are read at once, a plain photo takes a short way, and who
-  still sends while being hung up on can read why. docs/decisions/0012-a-short-way-for-photos.md
+  still sends while being hung up on can read why. docs/decisions/0012 and 0009
 - `NettyUtils.sendHttpResponse` keeps a refused client's connection: docs/decisions/0009-refused-not-hung-up-on.md
 
 A TorchServe whose classes are not exactly 0.12's is left alone, and all is as it always was.

@@ -192,9 +192,11 @@ def test_workers_that_come_and_go_leave_nobody_waiting_and_are_counted_right(ser
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask_on) for _ in range(4)]
-        for count in (1, 2, 1, 0, 1, 2, 0, 2):
-            scale(server, count)
-        over.set()
+        try:
+            for count in (1, 2, 1, 0, 1, 2, 0, 2):
+                scale(server, count)
+        finally:
+            over.set()
         concurrent.futures.wait(asking, 5)
         assert [one.done() for one in asking] == [True] * 4
     assert set(statuses) == {200, 503}  # 503 while there was no worker

@@ -12,7 +12,7 @@ import java.util.concurrent.TimeUnit;
  * Hangs up in two steps: first nothing more is said, then nothing more is heard.
  *
  * <p>A client that still sends when a connection is closed is told that it was reset, and never sees the answer that came just
- * before: why its request was refused.
+ * before: why its request was refused. docs/decisions/0009-refused-not-hung-up-on.md
  */
 final class Farewell extends ChannelDuplexHandler {
     private static final int SECONDS = 2; // for the client to read the answer and to hang up too
