@@ -37,8 +37,7 @@ COPY --from=chosen /site /usr/local/lib/python3.11/site-packages
 WORKDIR /opt/petclf
 RUN install -d -o 10001 -g 10001 -m 750 /var/log/petclf # a volume that is mounted here belongs to the server
 COPY config.properties metrics.yaml log4j2.xml ./
-COPY scripts/__init__.py scripts/serve.py scripts/dispatch.py scripts/ready.py scripts/smoke_test.py scripts/
-COPY scripts/java/petclf/*.class scripts/java/petclf/
+COPY scripts/__init__.py scripts/serve.py scripts/ready.py scripts/smoke_test.py scripts/
 COPY model_store/petclf.mar model_store/
 USER 10001:10001
 EXPOSE 8080 8081 8082 8083

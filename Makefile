@@ -20,7 +20,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-peers setup demo archive serve smoke image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format java lock clean
+.PHONY: help bench bench-peers setup demo archive serve smoke image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -135,9 +135,6 @@ lint: setup ## Lint and formatting
 format: setup ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
-
-java: setup ## Compile our Java classes (needs a JDK 17); the results are kept beside their sources
-	@javac -Xlint:all --release 17 -g:none -cp "$$(find $(VENV) -name model-server.jar)" -d scripts/java scripts/java/petclf/*.java
 
 lock: ## Write requirements.lock from a fresh environment of today's pins
 	@scripts/lock "$(PYTHON)" "$(TORCH_INDEX)"

@@ -17,7 +17,6 @@ from handler.page import load_page
 from handler.prediction_log import PredictionLog
 from handler.recent import Recent
 from handler.telemetry import Observation, Telemetry, queue_reader
-from handler.worker_loop import MANY, in_quiet_moments
 
 logger = logging.getLogger("petclf")
 
@@ -52,7 +51,6 @@ class PetclfHandler:
         self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
         self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
         self.unrecorded: list[Outcome] = []
-        self.leave = in_quiet_moments(self.record, many=1 if self.log.target else MANY)  # a log that is wanted lacks no photo
         self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
         where = f"{device} in {classifier.form}" if device == "cpu" else device
         logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, where, self.archive or "unknown")
@@ -73,7 +71,7 @@ class PetclfHandler:
         bodies = [reply.body for reply in outcome.replies]
         outcome.keep_what_is_recorded()
         self.unrecorded.append(outcome)
-        self.leave(max(len(bodies), len(outcome.items)))
+        self.record()
         return bodies
 
     def record(self) -> None:

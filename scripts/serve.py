@@ -27,8 +27,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from scripts import dispatch
-
 ROOT = Path(__file__).parents[1]
 MOST_WORKERS = 4  # each takes about 250 MB
 LONGEST_FOLDER = 80  # a worker's socket lies in it, and its path must stay below 108 bytes
@@ -223,18 +221,10 @@ class Server:
         home = find_torchserve()
         config = folder / "config.properties"
         config.write_text(self.configuration(), encoding="utf-8")
-        classes, main = f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer"
-        if dispatch.patch(home / "ts" / "frontend" / "model-server.jar", folder / "classes"):
-            classes, main = f"{folder / 'classes'}:{dispatch.CLASSES}:{classes}", dispatch.MAIN
-        else:
-            say(
-                "this is not TorchServe 0.12.0: photos go from thread to thread, batches wait for maxBatchDelay, and 503 hangs up",
-                level="WARNING",
-            )
         return [
             find_java(), *JVM, *self.args.java_options.split(),
             f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={folder}", f"-Dlog4j.configurationFile=file://{self.args.log_config.resolve()}",
-            "-cp", classes, main,
+            "-cp", f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer",
             "--python", sys.executable, "-f", str(config), "-s", str(self.store), "-ncs",
         ]  # fmt: skip
 

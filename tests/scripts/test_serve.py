@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import dispatch, serve
+from scripts import serve
 from scripts.build_archive import build_archive
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +176,7 @@ def test_asked_to_stop_it_ends_cleanly_and_leaves_nothing_behind(archive: Path, 
 @pytest.mark.e2e
 def test_when_java_dies_the_server_ends_with_an_error(archive: Path, tmp_path: Path) -> None:
     process, _ = started(archive, tmp_path)
-    [java] = [pid for pid, command in children(tmp_path) if dispatch.MAIN in command]
+    [java] = [pid for pid, command in children(tmp_path) if "org.pytorch.serve.ModelServer" in command]
     os.kill(java, signal.SIGKILL)
     assert process.wait(30) == 2
     assert "TorchServe ended by itself with exit code -9" in (tmp_path / "serve.log").read_text()
