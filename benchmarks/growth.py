@@ -44,7 +44,7 @@ def serving(store: Path, workers: int = 2) -> Iterator[tuple[Running, int]]:
     """A server with this model store; yields it and its management port."""
     port, management, metrics = free_ports(3)
     command = [sys.executable, "-m", "scripts.serve", "--model-store", str(store), "--workers", str(workers)]
-    ports = ["--port", str(port), "--management-port", str(management), "--metrics-port", str(metrics)]
+    ports = ["--port", str(port), "--management-port", str(management), "--metrics-port", str(metrics), "--ready-port", "0"]
     started = time.monotonic()
     with subprocess.Popen([*command, *ports], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
