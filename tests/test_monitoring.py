@@ -1,4 +1,4 @@
-"""Rules, alerts and dashboard speak of metrics that exist, and every alert is tested and has its page in the runbook."""
+"""Rules, alerts and dashboard use metrics that exist; each alert has tests and a section in the runbook."""
 
 import json
 import re
@@ -20,6 +20,15 @@ RULES = [
 ]
 ALERTS = [rule["alert"] for rule in RULES if "alert" in rule]
 RECORDED = [rule["record"] for rule in RULES if "record" in rule]
+SUPERVISOR = {  # its metrics and their labels; tests/e2e/test_prometheus.py asks a running one for them
+    "petclf_server_state": {"state"},
+    "petclf_workers_ready": {"model", "version"},
+    "petclf_workers_wanted": {"model", "version"},
+    "petclf_queue_depth": {"model", "version"},
+    "petclf_version_live": {"model", "version", "archive"},
+    "petclf_disk_free_ratio": {"path"},
+}
+OWN_LABELS = {"job", "instance", "le"}  # Prometheus adds these itself
 WORDS = {
     "sum",
     "rate",
@@ -50,33 +59,52 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[str]:
-    """Every query that anybody of ours sends to Prometheus."""
+    """Return all queries of the rules, the alerts and the dashboard."""
     return [rule["expr"] for rule in RULES] + [target["expr"] for panel in panels() for target in panel["targets"]]
 
 
 def names_in(query: str) -> set[str]:
-    bare = re.sub(r"\{[^}]*\}|\"[^\"]*\"|\[[^\]]*\]|\b\d[\d.e-]*|\b(?:by|on|ignoring|group_left) ?\([^)]*\)", " ", query)
+    bare = re.sub(r"\{[^}]*\}|\"[^\"]*\"|\[[^\]]*\]|\boffset \d+[smh]|\b\d[\d.e-]*|\b(?:by|on|ignoring|group_left) ?\([^)]*\)", " ", query)
     return {name for name in re.findall(r"[A-Za-z_][\w:]*", bare) if name not in WORDS}
 
 
-def declared() -> set[str]:
+def labels_in(query: str) -> set[str]:
+    selectors = re.findall(r"([A-Za-z_]\w*) *(?:=~|!~|!=|=)\s*\"", query)
+    clauses = re.findall(r"\b(?:by|on|ignoring|group_left) ?\(([^)]*)\)", query)
+    return {*selectors, *(label for clause in clauses for label in re.findall(r"\w+", clause))}
+
+
+def declared() -> dict[str, set[str]]:
+    """Return the labels of each metric that TorchServe, the workers and the supervisor send."""
     content = yaml.safe_load((ROOT / "metrics.yaml").read_text())
-    names = set()
+    found = dict(SUPERVISOR)
     for part in ("ts_metrics", "model_metrics"):
         for kind, items in content[part].items():
             for item in items:
                 endings = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
-                names |= {item["name"] + ending for ending in endings}
-    return names
+                found |= {item["name"] + ending: set(item["dimensions"]) for ending in endings}
+    return found
 
 
 @pytest.mark.parametrize("query", sorted(set(queries())))
-def test_every_name_in_a_query_is_a_metric_a_rule_or_prometheus_own(query: str) -> None:
-    assert names_in(query) - declared() - set(RECORDED) - {"up"} == set()
+def test_every_name_in_a_query_is_a_metric_or_a_rule_and_every_label_is_a_label_of_one(query: str) -> None:
+    metrics = declared()
+    assert names_in(query) - set(metrics) - set(RECORDED) - {"up"} == set()
+    assert labels_in(query) - set().union(*metrics.values()) - OWN_LABELS == set()
+
+
+@pytest.mark.parametrize("part", ["ts_metrics", "model_metrics"])
+def test_torchserve_can_read_every_unit_and_petclfs_names_follow_prometheus_rules(part: str) -> None:
+    content = yaml.safe_load((ROOT / "metrics.yaml").read_text())[part]
+    items = [(kind, item) for kind, items in content.items() for item in items]
+    assert [item["unit"] for _, item in items if not re.fullmatch(r"[\w ]+", item["unit"])] == []
+    ours = [(kind, item) for kind, item in items if item["name"].startswith("petclf_")]
+    assert [item["name"] for kind, item in ours if item["name"].endswith("_total") != (kind == "counter")] == []
+    assert [item["name"] for _, item in ours if any(label != label.lower() for label in item["dimensions"])] == []
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_has_its_page_and_its_tests(alert: str) -> None:
+def test_every_alert_has_its_section_in_the_runbook_and_its_tests(alert: str) -> None:
     [rule] = [rule for rule in RULES if rule.get("alert") == alert]
     runbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     tests = yaml.safe_load((PROMETHEUS / "tests" / "alerts.yml").read_text())["tests"]
