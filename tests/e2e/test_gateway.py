@@ -80,11 +80,73 @@ def test_no_other_path_reaches_the_server(gateway: Gateway, path: str) -> None:
     assert gateway.upstream.seen == []
 
 
-@pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
-def test_no_other_method_reaches_the_server(gateway: Gateway, method: str) -> None:
-    answer = gateway.raw(f"{method} /predictions/petclf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    assert answer.split(b" ", 2)[1] in (b"405", b"400"), answer[:80]
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
+ALLOWED = {
+    "/": "GET, HEAD",
+    "/predict": "POST, PUT",
+    "/predictions/petclf": "GET, HEAD, POST, PUT",
+    "/predictions/petclf/1.0.0": "GET, HEAD, POST, PUT",
+    "/explanations/petclf": "GET, HEAD, POST, PUT",
+    "/v1/models/petclf:predict": "POST",
+    "/v1/models/petclf": "GET, HEAD",
+    "/health": "GET, HEAD",
+    "/ready": "GET, HEAD",
+    "/openapi.json": "GET, HEAD",
+    "/docs": "GET, HEAD",
+    "/docs.css": "GET, HEAD",
+}
+ALLOWED_TO_OPERATORS = {
+    "/models": "GET, POST",
+    "/models/petclf": "GET, PUT",
+    "/models/petclf/1.0.0": "GET, PUT, DELETE",
+    "/models/petclf/1.0.0/set-default": "GET, PUT",
+    "/prediction-log": "GET, HEAD",
+}
+KEY = ("operator", "open sesame")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", [*ALLOWED, *ALLOWED_TO_OPERATORS])
+def test_a_path_takes_its_methods_and_names_them_to_who_sends_another(gateway: Gateway, path: str, method: str) -> None:
+    (gateway.folder / "predictions.jsonl").write_text("")
+    base, allowed = (
+        (gateway.url, ALLOWED[path]) if path in ALLOWED else (gateway.management, ALLOWED_TO_OPERATORS[path])
+    )  # fmt: skip
+    answer = requests.request(method, f"{base}{path}?x=1", auth=KEY, timeout=10)
+    if method in allowed.split(", "):
+        assert (answer.status_code, "Allow" in answer.headers) == (200, False)
+        return
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert answer.content == b"" if method == "HEAD" else error_of(answer) == (405, "method_not_allowed")
     assert gateway.upstream.seen == []
+
+
+def test_a_path_has_the_same_methods_however_it_is_spelled(gateway: Gateway) -> None:
+    answer = requests.patch(f"{gateway.url}/%70redict", b"photo", timeout=10)
+    assert (error_of(answer), answer.headers["Allow"]) == ((405, "method_not_allowed"), "POST, PUT")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", ["/nowhere", "/models", "/predictions"])
+def test_a_path_that_does_not_exist_is_not_found_by_any_method(gateway: Gateway, path: str, method: str) -> None:
+    answer = requests.request(method, gateway.url + path, timeout=10)
+    assert (answer.status_code, "Allow" in answer.headers) == (404, False)
+    assert method == "HEAD" or error_of(answer) == (404, "not_found")
+    assert gateway.upstream.seen == []
+
+
+def test_a_proxys_method_does_not_reach_the_server(gateway: Gateway) -> None:
+    answer = gateway.raw(b"CONNECT /predictions/petclf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 405 ", b"HTTP/1.1 400 "))  # as the version of nginx has it
+    assert gateway.upstream.seen == []
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/v1/models/petclf"])
+def test_only_the_gateway_needs_to_know_head(gateway: Gateway, path: str) -> None:
+    """TorchServe's management and the supervisor do not."""
+    answer = requests.head(gateway.url + path, timeout=10)
+    assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", str(len(ANSWER)))
+    assert gateway.upstream.last()[0].startswith("GET ")
 
 
 def test_the_server_sees_a_request_of_the_gateways_own_making(gateway: Gateway) -> None:
@@ -178,10 +240,22 @@ def test_too_large_a_body_is_refused_and_never_handed_on(gateway: Gateway) -> No
     assert requests.post(f"{gateway.url}/predict", bytes(10_485_760), timeout=20).status_code == 200
 
 
-def test_a_plain_form_is_refused_with_advice(gateway: Gateway) -> None:
-    response = requests.post(f"{gateway.url}/predict", data={"a": "b"}, timeout=10)
-    assert error_of(response) == (415, "unsupported_media_type")
-    assert gateway.upstream.seen == []
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ("application/x-www-form-urlencoded", "application/octet-stream"),
+        (" Application/X-WWW-Form-URLencoded; charset=utf-8", "application/octet-stream"),
+        ("application/x-www-form", "application/x-www-form"),
+        ("image/jpeg", "image/jpeg"),
+        ("multipart/form-data; boundary=x", "multipart/form-data; boundary=x"),
+        (None, None),
+    ],
+)
+def test_a_type_that_curl_names_for_any_body_is_not_handed_on(gateway: Gateway, sent: str | None, arrives: str | None) -> None:
+    head = f"Content-Type:{sent}\r\n" if sent else ""
+    gateway.raw(f"POST /predict HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 5\r\nConnection: close\r\n\r\n%41+&=".encode())
+    _, headers, body = gateway.upstream.last()
+    assert (headers.get("Content-Type"), body) == (arrives, b"%41+&")
 
 
 @pytest.mark.parametrize(
