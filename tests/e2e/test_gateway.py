@@ -449,10 +449,26 @@ def test_security_headers_are_on_every_answer(gateway: Gateway) -> None:
         assert headers["Server"] == "nginx"
 
 
-def test_a_refused_path_is_logged_as_it_was_asked_for(gateway: Gateway) -> None:
-    requests.get(f"{gateway.url}/nothing/here?secret=1", headers={"X-Request-Id": "not-there"}, timeout=10)
-    entry = gateway.logged("not-there")
-    assert (entry["path"], entry["status"]) == ("/nothing/here", 404)
+@pytest.mark.parametrize(
+    ("method", "path", "body", "environment", "status"),
+    [
+        ("POST", "/nothing/here", "photo", {}, 404),
+        ("PATCH", "/predict", "photo", {}, 405),
+        ("TRACE", "/predict", "", {}, 405),
+        ("PUT", "/predict", "x" * 10_485_761, {}, 413),
+        ("PUT", "/predict", "photo", {"GATEWAY_CONNECTIONS": "1"}, 429),
+        ("POST", "/predictions/petclf", "photo", {"PETCLF_SERVER": "127.0.0.9"}, 503),
+    ],
+)
+def test_a_refused_request_is_logged_as_it_was_sent(
+    tmp_path: Path, method: str, path: str, body: str, environment: dict[str, str], status: int
+) -> None:
+    with running(tmp_path, **environment) as gateway, socket.create_connection(("127.0.0.1", gateway.port)) as other:
+        other.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")  # one connection is taken
+        time.sleep(0.2)
+        requests.request(method, f"{gateway.url}{path}?secret=1", data=body, headers={"X-Request-Id": "mine"}, timeout=10)
+        entry = gateway.logged("mine")
+    assert (entry["method"], entry["path"], entry["status"]) == (method, path, status)
 
 
 def test_the_handlers_own_415_passes_as_it_is(gateway: Gateway) -> None:
