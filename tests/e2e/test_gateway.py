@@ -14,7 +14,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import ROOT, free_port
-from tests.e2e.nginx import ANSWER, HOW_TO_GET_NGINX, NGINX, Gateway, running, write_key
+from tests.e2e.nginx import ANSWER, HOW_TO_GET_NGINX, NGINX, Gateway, listening, running, write_key
 
 pytestmark = pytest.mark.e2e
 
@@ -376,6 +376,39 @@ def test_management_is_never_without_a_key(gateway: Gateway) -> None:
     assert gateway.upstream.last()[0] == "POST /models?url=petclf-1.2.0.mar&initial_workers=2 HTTP/1.1"
     assert requests.get(f"{gateway.management}/prediction-log", auth=key, timeout=10).text == '{"label":"cat"}\n'
     assert requests.get(f"{gateway.management}/token?type=management", auth=key, timeout=10).status_code == 404
+
+
+def test_a_version_is_removed_by_the_supervisor_and_by_nobody_else(tmp_path: Path) -> None:
+    with (
+        listening() as supervisor,
+        running(tmp_path, PETCLF_READY_PORT=str(supervisor.port), PETCLF_SPARE="127.0.0.1") as gateway,
+    ):
+        supervisor.status, supervisor.body = b"409 Conflict", OWN_ERROR
+        address = f"{gateway.management}/models/petclf/1.0.0"
+        refused = requests.delete(address, timeout=10)
+        answer = requests.delete(address, auth=KEY, timeout=10)
+        read = requests.get(address, auth=KEY, timeout=10)
+        scaled = requests.put(f"{address}?min_worker=2", auth=KEY, timeout=10)
+    assert error_of(refused) == (401, "unauthorized")
+    assert (answer.status_code, answer.content) == (409, OWN_ERROR)
+    assert [first_line(request) for request in supervisor.seen] == ["DELETE /models/petclf/1.0.0 HTTP/1.1"]
+    assert (read.status_code, scaled.status_code) == (200, 200)
+    assert [first_line(request) for request in gateway.upstream.seen] == [
+        "GET /models/petclf/1.0.0 HTTP/1.1", "PUT /models/petclf/1.0.0?min_worker=2 HTTP/1.1",
+    ]  # fmt: skip
+
+
+def test_a_version_is_not_removed_from_the_spare_when_the_supervisor_is_away(tmp_path: Path) -> None:
+    port = free_port()
+    with listening("127.0.0.2", port) as spare:
+        with running(tmp_path, PETCLF_READY_PORT=str(port), PETCLF_SPARE="127.0.0.2") as gateway:
+            answer = requests.delete(f"{gateway.management}/models/petclf/1.0.0", auth=KEY, timeout=10)
+    assert error_of(answer) == (503, "busy")
+    assert spare.seen == []
+
+
+def first_line(request: bytes) -> str:
+    return request.split(b"\r\n", 1)[0].decode()
 
 
 def test_without_a_file_of_keys_nobody_manages(tmp_path: Path) -> None:
