@@ -1,6 +1,8 @@
 """The shipped gateway, as a real nginx, in front of a server that only writes down what it gets."""
 
 import contextlib
+import http.client
+import json
 import os
 import socket
 import subprocess
@@ -14,7 +16,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import ROOT, free_port
-from tests.e2e.nginx import ANSWER, HOW_TO_GET_NGINX, NGINX, Gateway, listening, running, write_key
+from tests.e2e.nginx import ANSWER, HOW_TO_GET_NGINX, NGINX, Gateway, Upstream, listening, running, write_key
 
 pytestmark = pytest.mark.e2e
 
@@ -536,11 +538,81 @@ def test_a_server_that_does_not_even_take_a_connection_is_busy_not_slow(tmp_path
     assert entry["seconds"] >= 1  # it was tried
 
 
-def test_a_server_that_takes_too_long_is_slow(gateway: Gateway) -> None:
-    """The time-out itself is fifteen seconds; here the server says 504 itself."""
+def test_a_server_that_says_that_it_takes_too_long_is_slow(gateway: Gateway) -> None:
     gateway.upstream.status = b"504 Gateway Timeout"
     answer = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
     assert error_of(answer) == (504, "too_slow")
+
+
+ANSWERED, TOO_SLOW, BUSY = (200, None), (504, "too_slow"), (503, "busy")
+# by what stands at the server's address and at its spare's: what a client reads, and after how many seconds
+WAITS = {
+    ("silent", "none"): (TOO_SLOW, 12),
+    ("silent", "answers"): (TOO_SLOW, 12),
+    ("full", "none"): (BUSY, 1),
+    ("full", "silent"): (TOO_SLOW, 13),
+    ("full", "answers"): (ANSWERED, 1),
+    ("absent", "none"): (BUSY, 0),
+    ("absent", "silent"): (TOO_SLOW, 12),
+    ("absent", "answers"): (ANSWERED, 0),
+}
+
+
+def test_every_request_is_answered_within_thirteen_seconds_whatever_stands_behind(tmp_path: Path) -> None:
+    """Fifty clients, each on a connection that it keeps, for every kind of server; all at once, for the waits are long."""
+    with contextlib.ExitStack() as stack:
+        gateways = {case: stack.enter_context(behind(tmp_path, *case)) for case in WAITS}
+        pool = stack.enter_context(ThreadPoolExecutor(50 * len(WAITS) + 6))
+        answers = {case: [pool.submit(ask_and_stay, gateways[case][0], b"photo") for _ in range(50)] for case in WAITS}
+        large = [pool.submit(ask_and_stay, gateways["silent", "answers"][0], bytes(9_000_000)) for _ in range(6)]
+        for case, (expected, seconds) in WAITS.items():
+            found = [answer.result() for answer in answers[case]]
+            assert [answer for answer, _ in found] == [expected] * 50, case
+            assert [took for _, took in found if not seconds - 0.5 < took < seconds + 0.9] == [], case
+        assert [answer.result()[0] for answer in large] == [TOO_SLOW] * 6  # a server that does not read them either
+        assert max(answer.result()[1] for answer in large) < 13
+        asked = {case: len(spare.seen) for case, (_, spare) in gateways.items() if spare}
+    assert asked == {("silent", "answers"): 0, ("full", "answers"): 50, ("absent", "answers"): 50}
+
+
+@contextlib.contextmanager
+def behind(folder: Path, server: str, spare: str) -> Iterator[tuple[Gateway, Upstream | None]]:
+    """Run a gateway whose server, and whose spare, is one of: silent, full, absent, answers."""
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        standing(stack, server, "127.0.0.1", port)
+        upstream = standing(stack, spare, "127.0.0.2", port)
+        (folder / f"{server}-{spare}").mkdir()
+        settings = {"PETCLF_INFERENCE_PORT": str(port), "PETCLF_SPARE": "" if spare == "none" else "127.0.0.2"}
+        yield stack.enter_context(running(folder / f"{server}-{spare}", **settings)), upstream
+
+
+def standing(stack: contextlib.ExitStack, kind: str, address: str, port: int) -> Upstream | None:
+    if kind == "answers":
+        return stack.enter_context(listening(address, port))
+    if kind in ("silent", "full"):
+        stack.enter_context(socket.create_server((address, port), backlog=200 if kind == "silent" else 0))
+    if kind == "full":
+        for _ in range(4):  # nobody accepts them, so that the next one waits in vain
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+    return None
+
+
+def ask_and_stay(gateway: Gateway, body: bytes) -> tuple[tuple[int, str | None], float]:
+    """Ask, and ask for something else on the same connection: return the first answer and how long it took."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    with contextlib.closing(connection):
+        started = time.monotonic()
+        connection.request("POST", "/predict", body)
+        first = connection.getresponse()
+        content = json.loads(first.read())
+        seconds = time.monotonic() - started
+        kept = connection.sock
+        connection.request("GET", "/openapi.json")
+        assert (connection.getresponse().status, connection.sock) == (200, kept)
+    return (first.status, content["error"]["code"] if "error" in content else None), seconds
 
 
 def test_prometheus_reads_the_gateways_connections_at_an_address_of_their_own(tmp_path: Path) -> None:
