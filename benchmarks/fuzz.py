@@ -15,17 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pillow_heif
 from PIL import Image
 
-from benchmarks.machine import describe_machine, git_commit, pss_of_children
+from benchmarks.machine import pss_of_children
+from benchmarks.record import RESULTS, write_record
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 KINDS = (
     "mutated", "truncated", "spliced", "random", "json", "deep json", "base64", "pixels", "instances", "form", "bomb", "odd headers",
@@ -273,7 +271,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ports", type=int, nargs=3, default=[18080, 18081, 18082])
-    parser.add_argument("--record", action="store_true", help=f"write the result into {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--record", action="store_true", help=f"write the result into benchmarks/{RESULTS.name}")
     args = parser.parse_args()
     server = start_server(args.ports)
     try:
@@ -293,13 +291,8 @@ def main() -> None:
     ]
     print("\n".join([*lines, *report.wrong[:20]]))
     if args.record:
-        head = [
-            f"# Hostile inputs, {time.strftime('%Y-%m-%d')}",
-            "",
-            f"`python -m benchmarks.fuzz --count {args.count}`, commit {git_commit()}",
-        ]
-        text = "\n".join([*head, describe_machine(), "", *(f"- {line}" for line in lines), ""])
-        (RESULTS / f"{time.strftime('%Y-%m-%d')}_fuzz.md").write_text(text, encoding="utf-8")
+        command = f"python -m benchmarks.fuzz --count {args.count}"
+        write_record("fuzz", "Hostile inputs", command, [f"- {line}" for line in lines])
     sys.exit(1 if report.wrong or not same else 0)
 
 

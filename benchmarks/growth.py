@@ -21,13 +21,13 @@ import psutil
 from PIL import Image
 
 from benchmarks.ceiling import Ceiling
-from benchmarks.fuzz import RESULTS
+from benchmarks.drawing import draw_folder
 from benchmarks.load import read_photos
-from benchmarks.machine import describe_machine, git_commit, pss_of_children
+from benchmarks.machine import pss_of_children
 from benchmarks.peers.ports import free_ports
+from benchmarks.record import record_path, write_record
 from benchmarks.systems import ROOT, Running
 from benchmarks.training_processes import write_params
-from tests.drawing import draw_photo, encoded
 
 MEGAPIXELS = (0.1, 0.5, 2, 8, 24, 49)  # the limit is 50
 BATCHES = (1, 2, 4, 8, 16)
@@ -44,7 +44,7 @@ def serving(store: Path, workers: int = 2) -> Iterator[tuple[Running, int]]:
     """A server with this model store; yields it and its management port."""
     port, management, metrics = free_ports(3)
     command = [sys.executable, "-m", "scripts.serve", "--model-store", str(store), "--workers", str(workers)]
-    ports = ["--port", str(port), "--management-port", str(management), "--metrics-port", str(metrics)]
+    ports = ["--port", str(port), "--management-port", str(management), "--metrics-port", str(metrics), "--ready-port", "0"]
     started = time.monotonic()
     with subprocess.Popen([*command, *ports], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -250,13 +250,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="petclf-") as name:
         scratch = Path(name)
-        photos = args.photos or scratch / "drawn"
-        if not args.photos:
-            photos.mkdir()
-            for index in range(32):
-                (photos / f"{index}.jpg").write_bytes(
-                    encoded(draw_photo("cat" if index % 2 else "dog", index, (500, 375)), quality=90)
-                )
+        photos = args.photos or draw_folder(scratch / "drawn")
         store = ROOT / "model_store"
         results = {
             "megapixels of a photo": by_size_of_photos(store, scratch, args.seconds),
@@ -271,19 +265,17 @@ def main() -> None:
     lines = [line for name, points in results.items() for line in table(name, points)]
     print("\n".join(lines))
     if args.record:
-        date = time.strftime("%Y-%m-%d")
-        path = RESULTS / f"{date}_growth.md"
+        path = record_path("growth")
         given = f"{' --photos ...' if args.photos else ''}{' --dataset ...' if args.dataset else ''}"
         command = f"python -m benchmarks.growth{given} --seconds {args.seconds:g}"
-        head = [f"# How cost grows, {date}", "", f"`{command}`, commit {git_commit()}", describe_machine(), ""]
-        head += [
+        head = [
             "rate: photos a second; memory: PSS of the whole server, of a manifest, of a training (whose photos are a mapped file,",
             "which the system takes back), MB; client: MB of scripts/predict.py",
             "",
-            f"![plots]({date}_growth.png)",
+            f"![plots]({path.stem}.png)",
             "",
         ]
-        path.write_text("\n".join([*head, *lines]), encoding="utf-8")
+        write_record("growth", "How cost grows", command, [*head, *lines[:-1]])
         path.with_suffix(".json").write_text(json.dumps(results) + "\n", encoding="utf-8")
         plot(results, path.with_suffix(".png"))
 

@@ -2,10 +2,8 @@
 
 import argparse
 import subprocess
-import time
 
-from benchmarks.fuzz import RESULTS
-from benchmarks.machine import describe_machine, git_commit
+from benchmarks.record import write_record
 from benchmarks.systems import ROOT, SYSTEMS
 
 PYTHON = "python:3.11-slim-bookworm"
@@ -48,9 +46,7 @@ def main() -> None:
     lines = ["| image | MB on top of Python's |", "|---|---|", *rows]
     print("\n".join(lines))
     if args.record:
-        date = time.strftime("%Y-%m-%d")
-        head = [f"# Image sizes, {date}", "", f"`python -m benchmarks.image_sizes`, commit {git_commit()}; uncompressed"]
-        (RESULTS / f"{date}_image_sizes.md").write_text("\n".join([*head, describe_machine(), "", *lines, ""]), encoding="utf-8")
+        write_record("image_sizes", "Image sizes", "python -m benchmarks.image_sizes", lines, "uncompressed")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attack import ATTACKS
-from benchmarks.fuzz import RESULTS
+from benchmarks.drawing import draw_photo, encoded
 from benchmarks.load import quantiles
-from benchmarks.machine import describe_machine, git_commit
-from tests.drawing import draw_photo, encoded
+from benchmarks.record import write_record
 
 ATTACK = Path(__file__).with_name("attack.py")
 PAUSE = 0.1  # between two photos of the well-behaved client
@@ -73,14 +72,8 @@ def main() -> None:
         lines.append(f"| {row['attack']} | {told[0]} | {row['p50']:.0f} | {row['p99']:.0f} | {row['max']:.0f} | {told[1]} |")
     print("\n".join(lines))
     if args.record:
-        date = time.strftime("%Y-%m-%d")
-        head = [f"# Well-behaved clients while another behaves badly, {date}", ""]
-        head += [
-            f"`python -m benchmarks.overload`, commit {git_commit()}; gateway, server and attacker on the same cores",
-            describe_machine(),
-            "",
-        ]
-        (RESULTS / f"{date}_overload.md").write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
+        note = "gateway, server and attacker on the same cores"
+        write_record("overload", "Well-behaved clients while another behaves badly", "python -m benchmarks.overload", lines, note)
 
 
 if __name__ == "__main__":

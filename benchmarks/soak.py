@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.fuzz import RESULTS, samples, start_server
-from benchmarks.machine import describe_machine, git_commit, pss_of_children
+from benchmarks.fuzz import samples, start_server
+from benchmarks.machine import pss_of_children
+from benchmarks.record import write_record
 
 
 def photos(folder: Path | None) -> list[tuple[str, bytes]]:
@@ -98,15 +99,7 @@ def main() -> None:
     print("\n".join(lines))
     if args.record:
         command = f"python -m benchmarks.soak --count {args.count}{' --photos ...' if args.photos else ''}"
-        head = [
-            f"# Many photos in a row, {time.strftime('%Y-%m-%d')}",
-            "",
-            f"`{command}`, commit {git_commit()}",
-            describe_machine(),
-            "",
-        ]
-        text = "\n".join([*head, *(f"- {line}" for line in lines), ""])
-        (RESULTS / f"{time.strftime('%Y-%m-%d')}_soak.md").write_text(text, encoding="utf-8")
+        write_record("soak", "Many photos in a row", command, [f"- {line}" for line in lines])
     sys.exit(1 if failed or growth > 0.02 else 0)
 
 

@@ -64,7 +64,7 @@ class System:
 
 def petclf(port: int, _folder: Path) -> list[str]:
     management, metrics = free_ports(2)
-    ports = ["--port", str(port), "--management-port", str(management), "--metrics-port", str(metrics)]
+    ports = ["--port", str(port), "--management-port", str(management), "--metrics-port", str(metrics), "--ready-port", "0"]
     return [sys.executable, "-m", "scripts.serve", "--workers", "2", *ports]
 
 

@@ -3,10 +3,10 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -14,24 +14,13 @@ from PIL import Image
 from handler import answer
 from handler.classifier import Classifier, Judgement, portions
 from handler.fetch import fetch
+from handler.limits import READ_SECONDS, WAIT_SECONDS
 from handler.photo_input import InvalidPhoto, open_photo, to_square
-from handler.question import Address, Kind, Photo, Question, read_question, request_id
+from handler.question import Address, Kind, Photo, Question, Request, read_question
 from handler.refusal import Refusal
-from handler.statistics import photo_statistics
 
 logger = logging.getLogger(__name__)
-
-TOGETHER = 16  # photos whose statistics are computed at once: 5 MB
-SECONDS = 6.0  # for reading all photos of a batch; TorchServe kills a worker that takes ten
-
-
-@dataclass(frozen=True)
-class Request:
-    """One row as TorchServe hands it over."""
-
-    row: Mapping[str, Any]
-    headers: Mapping[str, Any]
-    id: str
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,10 +35,11 @@ class Reply:
 
 @dataclass
 class Item:
-    """One photo on its way through."""
+    """One photo on its way through: what was sent, then its pixels, then the model's judgement; or a refusal at any step."""
 
-    photo: Photo
+    sent: Photo
     id: str
+    picture: bytes | Image.Image | None = None  # what a heat map is painted on
     pixels: torch.Tensor | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     judgement: Judgement | None = None
@@ -59,23 +49,28 @@ class Item:
     model_seconds: float = 0.0
 
 
-@dataclass
-class Outcome:
-    """What happened in a batch, for metrics and the log."""
+@dataclass(frozen=True)
+class Seen:
+    """What metrics and the log need to know of a photo that was answered."""
 
-    replies: list[Reply]
-    items: list[Item]
+    id: str
+    pixels: torch.Tensor
+    facts: dict[str, Any]
+    judgement: Judgement
+    decode_seconds: float
+    model_seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened in a batch, for metrics and the log; photos and answers are not in it, for they may be 80 MB."""
+
+    seen: list[Seen]
     refused: Counter[str]
     decode_seconds: float
     model_seconds: float
     seconds: float
     time: datetime
-
-    def keep_what_is_recorded(self) -> None:
-        """Let go of what only the answers needed: it may be 80 MB, and recording waits."""
-        self.replies = []
-        for item in self.items:
-            item.photo, item.evidence = b"", None
 
 
 class Answerer:
@@ -88,10 +83,10 @@ class Answerer:
         self.hosts = hosts
         self.model = {"name": classifier.metadata["name"], "version": classifier.metadata["version"]}
 
-    def answer(self, requests: Sequence[Request], card: Any = None) -> Outcome:
+    def answer(self, requests: Sequence[Request], card: Any = None, waited: float = 0.0) -> tuple[list[Reply], Outcome]:
         """Return one reply a request, in their order; nothing that one of them sent touches another."""
         started = time.perf_counter()
-        asked = [self.read(request) for request in requests]
+        asked = [attempt(read_question, request) if waited <= WAIT_SECONDS else too_late() for request in requests]
         items = [items_of(question, request) for question, request in zip(asked, requests, strict=True)]
         everything = [item for some in items for item in some]
         decode_seconds = self.decode(everything)
@@ -101,48 +96,35 @@ class Answerer:
         refused = Counter(item.refusal.code for item in everything if item.refusal)
         refused.update(question.code for question in asked if isinstance(question, Refusal))
         seconds = time.perf_counter() - started
-        return Outcome(replies, everything, refused, decode_seconds, model_seconds, seconds, datetime.now(timezone.utc))
-
-    def read(self, request: Request) -> Question | Refusal:
-        try:
-            return read_question(request.row, request.headers)
-        except Refusal as refusal:
-            return refusal.kept()
-        except Exception:
-            logger.exception("a request could not be read")
-            return Refusal("internal_error", "this request could not be read; the reason is in the server's log")
+        seen = [
+            Seen(item.id, item.pixels, item.facts, item.judgement, item.decode_seconds, item.model_seconds)
+            for item in everything
+            if item.judgement is not None and item.pixels is not None
+        ]
+        return replies, Outcome(seen, refused, decode_seconds, model_seconds, seconds, datetime.now(timezone.utc))
 
     def decode(self, items: list[Item]) -> float:
         """Turn every photo into pixels, or into its refusal; returns the seconds it took."""
         started = time.perf_counter()
         for item in items:
             begun = time.perf_counter()
-            try:
-                if begun - started > SECONDS:
-                    raise Refusal("out_of_time", "the photos before this one took too long to read; send it again")
-                item.pixels = self.pixels(item)
-            except Refusal as refusal:
-                item.refusal = refusal.kept()
-            except InvalidPhoto as error:
-                item.refusal = Refusal.of(error)
-            except Exception:
-                logger.exception("a photo could not be read")
-                item.refusal = Refusal("internal_error", "this photo could not be read; the reason is in the server's log")
+            late = begun - started > READ_SECONDS
+            result = out_of_time() if late else attempt(self.read_photo, item)
+            if isinstance(result, Refusal):
+                item.refusal = result
             item.decode_seconds = time.perf_counter() - begun
         return time.perf_counter() - started
 
-    def pixels(self, item: Item) -> torch.Tensor:
-        if isinstance(item.photo, Refusal):
-            raise item.photo
-        if isinstance(item.photo, Address):
-            item.photo = fetch(item.photo.url, self.hosts)
-        if isinstance(item.photo, bytes):
-            opened = open_photo(item.photo)
-            item.facts = {"format": opened.format, "width": opened.width, "height": opened.height, "bytes": len(item.photo)}
+    def read_photo(self, item: Item) -> None:
+        if isinstance(item.sent, Refusal):
+            raise item.sent
+        item.picture = fetch(item.sent.url, self.hosts) if isinstance(item.sent, Address) else item.sent
+        if isinstance(item.picture, bytes):
+            opened, length, format = open_photo(item.picture), len(item.picture), None
         else:
-            opened = item.photo
-            item.facts = {"format": "pixels", "width": opened.width, "height": opened.height, "bytes": 0}
-        return to_square(opened, self.classifier.size)
+            opened, length, format = item.picture, 0, "pixels"
+        item.facts = {"format": format or opened.format, "width": opened.width, "height": opened.height, "bytes": length}
+        item.pixels = to_square(opened, self.classifier.size)
 
     def judge(self, items: list[Item]) -> float:
         """Let the model look at every photo that could be read; returns the seconds it took."""
@@ -172,9 +154,8 @@ class Answerer:
                     item.evidence = self.classifier.evidence(item.pixels[None], [item.judgement])[0]
 
     def reply(self, request: Request, question: Question | Refusal, items: list[Item], card: Any) -> Reply:
-        identity = request_id(request.headers, request.id)
         if isinstance(question, Refusal):
-            return refused(question, identity)
+            return refused(question, request.id)
         if question.kind is Kind.CARD:
             return Reply(answer.to_json(card() if card else {}))
         if question.kind is Kind.HOW_TO_ASK:
@@ -183,9 +164,9 @@ class Answerer:
             return Reply(answer.to_json({"predictions": [self.content(item) for item in items]}))
         item = items[0]
         if item.refusal:
-            return refused(item.refusal, identity)
-        if question.wants_picture and item.evidence is not None and isinstance(item.photo, (bytes, Image.Image)):
-            return Reply(answer.heat_picture(item.photo, item.evidence), "image/png")
+            return refused(item.refusal, request.id)
+        if question.wants_picture and item.evidence is not None and item.picture is not None:
+            return Reply(answer.heat_picture(item.picture, item.evidence), "image/png")
         return Reply(answer.to_json(self.content(item)))
 
     def content(self, item: Item) -> dict[str, Any]:
@@ -210,22 +191,31 @@ class Answerer:
         }
 
 
-def add_statistics(items: Sequence[Item]) -> None:
-    """Add to the facts of each judged photo what it is like."""
-    for start in range(0, len(items), TOGETHER):
-        some = items[start : start + TOGETHER]
-        statistics = photo_statistics(torch.stack([item.pixels for item in some if item.pixels is not None]))
-        columns = {name: values.tolist() for name, values in statistics.items()}
-        for index, item in enumerate(some):
-            item.facts |= {name: values[index] for name, values in columns.items()}
+def attempt(read: Callable[[Any], Result], what: Any) -> Result | Refusal:
+    """Return what is read of a stranger's bytes, or the refusal that they get: no exception touches a neighbour."""
+    try:
+        return read(what)
+    except Refusal as refusal:
+        return refusal.without_traceback()
+    except InvalidPhoto as error:
+        return Refusal.of(error)
+    except Exception:
+        logger.exception("a request could not be read")
+        return Refusal("internal_error", "this request could not be read; the reason is in the server's log")
+
+
+def too_late() -> Refusal:
+    return Refusal("busy", f"the server was too busy for more than {WAIT_SECONDS:g} seconds; send it again")
+
+
+def out_of_time() -> Refusal:
+    return Refusal("out_of_time", "the photos before this one took too long to read; send it again")
 
 
 def items_of(question: Question | Refusal, request: Request) -> list[Item]:
-    if isinstance(question, Refusal):
-        return []
-    identity = request_id(request.headers, request.id)
-    return [Item(photo, identity) for photo in question.photos]
+    return [] if isinstance(question, Refusal) else [Item(photo, request.id) for photo in question.photos]
 
 
 def refused(reason: Refusal, identity: str) -> Reply:
-    return Reply(answer.to_json(answer.refusal(reason, identity)), status=reason.status)
+    again = {"Retry-After": "1"} if reason.status == 503 else {}
+    return Reply(answer.to_json(answer.refusal(reason, identity)), status=reason.status, headers=again)

@@ -2,12 +2,10 @@
 
 import hashlib
 import io
-import json
 import logging
 import os
 import time
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,12 @@ from typing import Any, TypeVar
 import torch
 
 from handler.golden import COUNT, golden_photos
+from handler.model_file import TOLERANCE, ModelFileError, read_model_file
 
 logger = logging.getLogger("petclf")
 Photo = TypeVar("Photo")
 
 INT8_SIZES = (4, 2, 1)  # photos at once; torch keeps the int8 kernels made for the first size it sees, so each has its own copy
-TOLERANCE = {"fp32": 1e-4, "gpu": 5e-3, "int8": 2e-2}  # TF32 convolutions round earlier; one step of int8 is a large one
 
 
 class BrokenModelError(RuntimeError):
@@ -46,10 +44,12 @@ class Classifier:
         torch.set_num_threads(threads)
         self.device = torch.device(device)
         try:
-            self.metadata: dict[str, Any] = json.loads(read_extra(path, "metadata.json") or "{}")
+            self.metadata: dict[str, Any] = dict(read_model_file(path).metadata)
             self.copies = self.load_int8(path.with_name("petclf-int8.pt"))
             self.model = self.copies[1] if self.copies else load(path, self.device)
-        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        except ModelFileError as error:
+            raise BrokenModelError(f"{path.name} {error}; export it with `make export`") from None
+        except (OSError, RuntimeError, ValueError) as error:
             raise BrokenModelError(f"{path.name} is no TorchScript model: {str(error).splitlines()[0]}") from None
         self.form = "int8" if self.copies else "fp32" if self.device.type == "cpu" else "gpu"
         for key in ("name", "version", "labels", "image_size", "thresholds", "golden"):
@@ -127,12 +127,6 @@ class Classifier:
         with torch.inference_mode():
             _, maps = self.model.explain(photos.to(self.device))
         return [one[self.labels.index(judgement.label)].cpu() for one, judgement in zip(maps, judgements, strict=True)]
-
-
-def read_extra(path: Path, name: str) -> bytes:
-    """Return what lies in the file beside the module; nothing if it is not there. No module is loaded for it."""
-    with zipfile.ZipFile(path) as packed:
-        return next((packed.read(entry) for entry in packed.namelist() if entry.endswith(f"/extra/{name}")), b"")
 
 
 def load(source: Path | io.BytesIO, device: torch.device, frozen: bool = True) -> torch.jit.ScriptModule:

@@ -9,10 +9,9 @@ import time
 from contextlib import closing
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from handler.limits import FETCH_SECONDS, MAX_BODY
 from handler.refusal import Refusal
 
-MAX_BYTES = 10_485_760
-SECONDS = 5.0
 REDIRECTS = 3
 AGENT = {"User-Agent": "petclf", "Accept": "image/*", "Connection": "close"}
 
@@ -24,13 +23,13 @@ def allowed_hosts() -> frozenset[str]:
 
 def fetch(url: str, hosts: frozenset[str]) -> bytes:
     """Return the bytes at the address; every redirect is judged like the first address."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + FETCH_SECONDS
     for _ in range(REDIRECTS + 1):
         parts = judge(url, hosts)
         try:
             status, location, data = get(parts, public_address(parts), deadline)
         except (OSError, http.client.HTTPException):  # ssl.SSLError and TimeoutError are OSErrors
-            raise Refusal("url_failed", f"{parts.hostname} did not answer within {SECONDS:.0f} seconds") from None
+            raise Refusal("url_failed", f"{parts.hostname} did not answer within {FETCH_SECONDS:.0f} seconds") from None
         if status == 200:
             return data
         if status not in (301, 302, 303, 307, 308) or not location:
@@ -93,8 +92,8 @@ def read_limited(response: http.client.HTTPResponse, deadline: float) -> bytes:
     total = 0
     while piece := response.read1(65_536):
         total += len(piece)
-        if total > MAX_BYTES:
-            raise Refusal("too_large", f"the photo at url is larger than {MAX_BYTES:,} bytes")
+        if total > MAX_BODY:
+            raise Refusal("too_large", f"the photo at url is larger than {MAX_BODY:,} bytes")
         if time.monotonic() > deadline:
             raise TimeoutError
         pieces.append(piece)

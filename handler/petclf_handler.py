@@ -1,24 +1,31 @@
-"""The way into TorchServe: rows and headers in, replies out. What an answer is, is decided in batch.py."""
+"""The way into TorchServe: its rows and headers in, its replies out. What an answer is, is decided in batch.py."""
 
 import ctypes
 import logging
 import os
-from datetime import datetime
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from handler.batch import Answerer, Item, Outcome, Request, add_statistics
+from handler.archive_digest import archive_digest
+from handler.backlog import Backlog
+from handler.batch import Answerer
 from handler.classifier import BrokenModelError, Classifier
 from handler.fetch import allowed_hosts
-from handler.identity import archive_digest
 from handler.page import load_page
 from handler.prediction_log import PredictionLog
+from handler.question import Kind, Request
 from handler.recent import Recent
-from handler.telemetry import Observation, Telemetry, queue_reader
+from handler.recorder import Recorder
+from handler.telemetry import Telemetry
 
 logger = logging.getLogger("petclf")
+
+HARMLESS_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+URLENCODED = "application/x-www-form-urlencoded"
 
 
 class PetclfHandler:
@@ -26,7 +33,7 @@ class PetclfHandler:
 
     def initialize(self, context: Any) -> None:
         """Load, prove and warm up the model; a worker that cannot do so does not come up, and says why."""
-        quiet_torchserve()
+        set_up_logging()
         try:
             self.load(context)
         except BrokenModelError as error:
@@ -47,68 +54,32 @@ class PetclfHandler:
         self.archive = archive_digest(folder)
         self.version = metadata["version"]
         self.recent = Recent(folder / "recent.ring", classifier.labels)
-        self.log = PredictionLog.from_environment()
         self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
-        self.telemetry = Telemetry(context.metrics, self.version, self.archive, self.recent, metadata.get("reference", {}))
-        self.unrecorded: list[Outcome] = []
-        self.telemetry.start(queue_reader(context.model_name, context.manifest["model"]["modelVersion"]))
+        self.backlog = Backlog()
+        telemetry = Telemetry(context.metrics, self.version)
+        log = PredictionLog.from_environment()
+        self.recorder = Recorder(telemetry, log, self.recent, metadata.get("reference", {}), self.version)
+        self.recorder.start()
         where = f"{device} in {classifier.form}" if device == "cpu" else device
         logger.warning("ready: %s %s on %s, archive sha256 %s", metadata["name"], self.version, where, self.archive or "unknown")
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch."""
+        waited = self.backlog.longest_wait(len(data))
         requests = [
-            Request(row, context.get_all_request_header(index), context.get_request_id(index)) for index, row in enumerate(data)
+            to_request(row, context.get_all_request_header(index), context.get_request_id(index))
+            for index, row in enumerate(data)
         ]
-        outcome = self.answerer.answer(requests, self.card)
-        for index, reply in enumerate(outcome.replies):
+        replies, outcome = self.answerer.answer(requests, self.card, waited)
+        for index, reply in enumerate(replies):
             context.set_response_status(reply.status, "", index)
             context.set_response_content_type(index, reply.content_type)
-            context.set_response_header(index, "x-petclf-version", self.version)
-            context.set_response_header(index, "x-petclf-archive", self.archive)
-            for name, value in reply.headers.items():
+            versions = {"x-petclf-version": self.version, "x-petclf-archive": self.archive}
+            for name, value in {**versions, **reply.headers}.items():
                 context.set_response_header(index, name, value)
-        bodies = [reply.body for reply in outcome.replies]
-        outcome.keep_what_is_recorded()
-        self.unrecorded.append(outcome)
-        self.record()
-        return bodies
-
-    def record(self) -> None:
-        """Tell metrics, log and summary what happened since the last time."""
-        outcomes, self.unrecorded = self.unrecorded, []
-        for outcome in outcomes:
-            self.telemetry.observe(*observations(outcome))
-            for code, count in outcome.refused.items():
-                labels = () if code == "internal_error" else (code,)
-                self.telemetry.count("petclf_refused" if labels else "petclf_failed", *labels, by=count)
-        answered = [(outcome.time, item) for outcome in outcomes for item in outcome.items if item.judgement is not None]
-        if not answered:
-            return
-        add_statistics([item for _, item in answered])
-        for _, item in answered:
-            assert item.judgement is not None
-            self.telemetry.count("petclf_predictions", item.judgement.label, item.judgement.unsure_because or "no")
-        self.recent.add([remembered(item) for _, item in answered])
-        if lost := self.log.write(self.log_entry(*each) for each in answered):
-            self.telemetry.count("petclf_log_lost", by=lost)
-
-    def log_entry(self, time: datetime, item: Item) -> dict[str, Any]:
-        """Return one line of the prediction log: nothing in it tells whose photo it was or what it shows beyond its label."""
-        judgement = item.judgement
-        assert judgement is not None
-        photo = {name: round(value, 4) if isinstance(value, float) else value for name, value in item.facts.items()}
-        return {
-            "time": time.isoformat(timespec="milliseconds"),
-            "request_id": item.id,
-            "label": judgement.label,
-            "confidence": round(judgement.confidence, 6),
-            "unlike": round(judgement.unlike, 6),
-            "unsure_because": judgement.unsure_because,
-            "version": self.version,
-            "photo": photo,
-            "milliseconds": {"decode": round(item.decode_seconds * 1000, 2), "model": round(item.model_seconds * 1000, 2)},
-        }
+        self.recorder.add(outcome)
+        self.backlog.answered()
+        return [reply.body for reply in replies]
 
     def card(self) -> dict[str, Any]:
         """Return what GET :8081/models/petclf?customized=true shows."""
@@ -127,26 +98,51 @@ class PetclfHandler:
         }
 
 
-def observations(outcome: Outcome) -> list[Observation]:
-    """Return how long a batch took and how large it was; nothing of one in which nobody sent a photo."""
-    answered = sum(item.judgement is not None for item in outcome.items)
-    if not answered and not outcome.refused:
-        return []
-    result = "answered" if answered else "refused"
-    times: list[Observation] = [
-        ("petclf_seconds", outcome.seconds, ("total", result)),
-        ("petclf_seconds", outcome.decode_seconds, ("decode", result)),
-    ]
-    if not answered:
-        return times
-    return [*times, ("petclf_seconds", outcome.model_seconds, ("model", result)), ("petclf_batch_photos", answered, ())]
+def to_request(row: Mapping[str, Any], headers: Mapping[str, Any], fallback_id: str) -> Request:
+    """Bring one row into the form that the rest of the handler knows.
+
+    TorchServe tells a worker neither method nor path, only headers. Its own come in lower case and replace a client's: `explain` is
+    on every question that comes to the inference port, so `describe` without it is the management port's, and no client's.
+    """
+    lower = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    sent_id = lower.get("x-request-id", "")
+    content_type = lower.get("content-type", "").split(";")[0].strip().lower()
+    kind = Kind.EXPLAIN if headers.get("explain") == "True" else Kind.PREDICT
+    if headers.get("describe") == "True" and "explain" not in headers:
+        kind = Kind.CARD
+    is_form = content_type == "multipart/form-data"
+    body = (
+        b""
+        if is_form
+        else from_attributes(row)
+        if content_type == URLENCODED
+        else bytes(row.get("body") or row.get("data") or b"")
+    )
+    return Request(
+        id=sent_id if HARMLESS_ID.fullmatch(sent_id) else fallback_id,
+        kind=kind,
+        body=body,
+        files=files_of(row, headers) if is_form else None,
+        content_type=content_type,
+        accept=lower.get("accept", ""),
+        has_body="Content-Length" in headers or "content-type" in lower,  # Netty adds content-length, in lower case, to a GET
+    )
 
 
-def remembered(item: Item) -> tuple[str, bool, float, dict[str, float]]:
-    judgement = item.judgement
-    assert judgement is not None
-    statistics = {**item.facts, "confidence": judgement.confidence, "unlike": judgement.unlike}
-    return judgement.label, judgement.unsure_because is not None, item.decode_seconds + item.model_seconds, statistics
+def files_of(row: Mapping[str, Any], headers: Mapping[str, Any]) -> list[bytes]:
+    """Return a form's files, whatever their fields are called; text fields beside them do not matter."""
+    fields = {name: bytes(value) for name, value in row.items() if isinstance(value, (bytes, bytearray)) and value}
+    files = [name for name in fields if isinstance(headers.get(name), dict) and headers[name].get("content-type")]
+    return [fields[name] for name in files or fields]
+
+
+def from_attributes(row: Mapping[str, Any]) -> bytes:
+    """Return the body of `curl -d @question.json`, which TorchServe took apart as if it were NAME=VALUE&NAME=VALUE.
+
+    Base64 is the only text of JSON in which that loses something: its + became a space.
+    """
+    whole = "&".join("=".join((name, bytes(value).decode("utf-8", "replace"))) if value else name for name, value in row.items())
+    return re.sub(r'"[^"]*"', lambda text: text[0].replace(" ", "+"), whole).encode()
 
 
 def threads() -> int:
@@ -155,9 +151,15 @@ def threads() -> int:
     return int(given) if given.isdecimal() and int(given) > 0 else 1
 
 
-def quiet_torchserve() -> None:
-    """Let TorchServe's worker code log warnings only: it writes lines for each batch, and telemetry.py writes the metrics."""
-    logging.getLogger().setLevel(logging.WARNING)
+def set_up_logging() -> None:
+    """Let workers log warnings only, and each in one line, for TorchServe makes a log entry of every line.
+
+    TorchServe's own worker code writes lines for each batch, and metrics are telemetry.py's.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers:
+        handler.format = lambda record, format=handler.format: format(record).replace("\n", " | ")  # type: ignore[method-assign,misc]
 
 
 def give_back_memory() -> None:
@@ -168,6 +170,6 @@ def give_back_memory() -> None:
 
 
 def report_failure(reason: str) -> None:
-    """Leave the reason where scripts/serve.py finds it, which then ends the server with it."""
+    """Leave the reason where the supervisor (serving/) finds it, which then ends the server with it."""
     if state := os.environ.get("PETCLF_STATE"):
         Path(state, "failed").write_text(reason, encoding="utf-8")

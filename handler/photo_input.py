@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.nn import functional
 
-MAX_PIXELS = 50_000_000
+from handler.limits import MAX_PIXELS
+
 MAX_PROFILE = 65_536  # bytes of a colour profile; a camera's has a few thousand
 FEW_PIXELS = 1_000_000  # up to here torch makes the square: three times as fast as Pillow, but from a copy of all pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")

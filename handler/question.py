@@ -1,23 +1,20 @@
-"""One request of a batch -> what it asks: TorchServe's row of fields and headers in, photos' bytes out."""
+"""One request of a batch -> what it asks. Knows HTTP's words, but no server: petclf_handler.py brings requests into this form."""
 
 import base64
 import binascii
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from handler.limits import MAX_INSTANCES
 from handler.refusal import Refusal
 
-MAX_INSTANCES = 32
 FORMS = ("image", "pixels", "url")
 HOW = 'send a photo as the body, as a multipart file, or as JSON {"image": "<base64>"}, {"pixels": ...}, {"url": ...} or {"instances": [...]}'
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Kind(Enum):
@@ -27,6 +24,19 @@ class Kind(Enum):
     EXPLAIN = "explain"
     HOW_TO_ASK = "how_to_ask"
     CARD = "card"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, whatever server took it."""
+
+    id: str
+    kind: Kind = Kind.PREDICT
+    body: bytes = b""
+    files: Sequence[bytes] | None = None  # of a multipart form, which has no body beside them
+    content_type: str = ""
+    accept: str = ""
+    has_body: bool = True  # it sent one, though perhaps an empty one
 
 
 @dataclass(frozen=True)
@@ -57,53 +67,32 @@ class Question:
         return self.kind is Kind.HOW_TO_ASK and "text/html" in self.accept
 
 
-def read_question(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Question:
-    """Return what the request asks, or raise Refusal.
-
-    TorchServe tells a worker neither method nor path, only headers. Its own come in lower case and replace a client's: `explain` is
-    on every question that comes to the inference port, so `describe` without it is the management port's, and no client's.
-    """
-    lower = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    if headers.get("describe") == "True" and "explain" not in headers:
+def read_question(request: Request) -> Question:
+    """Return what the request asks, or raise Refusal."""
+    if request.kind is Kind.CARD:
         return Question(Kind.CARD)
-    kind = Kind.EXPLAIN if headers.get("explain") == "True" else Kind.PREDICT
-    accept = lower.get("accept", "")
-    content_type = lower.get("content-type", "").split(";")[0].strip().lower()
-    if content_type == "multipart/form-data":
-        return Question(kind, [multipart_photo(row, headers)], accept=accept)
-    if content_type == "application/x-www-form-urlencoded":
+    if request.files is not None:
+        return Question(request.kind, [only_file(request.files)], accept=request.accept)
+    if not request.body:
+        if request.has_body:
+            raise Refusal("empty_body", f"the body is empty; {HOW}")
+        return Question(Kind.HOW_TO_ASK, accept=request.accept)
+    if request.content_type.endswith("json") or request.body[:64].lstrip()[:1] in (b"{", b"["):
+        photos, many = json_photos(request.body)
+        return Question(request.kind, photos, many, request.accept)
+    if request.content_type == "application/x-www-form-urlencoded":
         raise Refusal(
             "unsupported_media_type", "a form cannot carry a photo; use curl -T photo.jpg, or multipart: curl -F file=@photo.jpg"
         )
-    body = bytes(row.get("body") or row.get("data") or b"")
-    if not body:
-        if "Content-Length" in headers or "content-type" in lower:  # Netty adds content-length, in lower case, to a GET
-            raise Refusal("empty_body", f"the body is empty; {HOW}")
-        return Question(Kind.HOW_TO_ASK, accept=accept)
-    if content_type.endswith("json") or body[:64].lstrip()[:1] in (b"{", b"["):
-        photos, many = json_photos(body)
-        return Question(kind, photos, many, accept)
-    return Question(kind, [body], accept=accept)
+    return Question(request.kind, [request.body], accept=request.accept)
 
 
-def request_id(headers: Mapping[str, Any], fallback: str) -> str:
-    """Return the client's own id for its request if it is a harmless one."""
-    for name, value in headers.items():
-        if name.lower() == "x-request-id" and isinstance(value, str) and REQUEST_ID.fullmatch(value):
-            return value
-    return fallback
-
-
-def multipart_photo(row: Mapping[str, Any], headers: Mapping[str, Any]) -> bytes:
-    """Return the one file of a form, whatever its field is called; text fields beside it do not matter."""
-    fields = {name: bytes(value) for name, value in row.items() if isinstance(value, (bytes, bytearray)) and value}
-    files = [name for name in fields if isinstance(headers.get(name), dict) and headers[name].get("content-type")]
-    chosen = files or list(fields)
-    if not chosen:
+def only_file(files: Sequence[bytes]) -> bytes:
+    if not files:
         raise Refusal("empty_body", f"the form holds no file; {HOW}")
-    if len(chosen) > 1:
-        raise Refusal("bad_request", f'the form holds {len(chosen)} files; send one, or many as JSON {{"instances": [...]}}')
-    return fields[chosen[0]]
+    if len(files) > 1:
+        raise Refusal("bad_request", f'the form holds {len(files)} files; send one, or many as JSON {{"instances": [...]}}')
+    return files[0]
 
 
 def json_photos(body: bytes) -> tuple[list[Photo], bool]:
@@ -128,7 +117,7 @@ def one_or_refusal(instance: object) -> Photo:
     try:
         return json_photo(instance)
     except Refusal as refusal:
-        return refusal.kept()
+        return refusal.without_traceback()
 
 
 def json_photo(instance: object) -> Photo:

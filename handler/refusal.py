@@ -11,6 +11,7 @@ STATUS = {
     "url_failed": 422,
     "internal_error": 500,
     "out_of_time": 503,
+    "busy": 503,
 }
 
 
@@ -27,7 +28,7 @@ class Refusal(Exception):  # noqa: N818  (it says what happens better than Refus
     def of(cls, error: InvalidPhoto) -> "Refusal":
         return cls(error.code, str(error))
 
-    def kept(self) -> "Refusal":
-        """Return it without what raised it: a traceback would keep the whole batch in memory until Python looks for cycles."""
+    def without_traceback(self) -> "Refusal":
+        """Drop what raised it: a traceback would keep the whole batch in memory until Python collects cycles."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
         return self

@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from handler.model_file import ModelFileError, read_model_file
+
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "pretrained" / "petclf.pt"
 OUTPUT = Path("model_store") / "petclf.mar"
@@ -41,20 +43,12 @@ def build_archive(model: Path, output: Path) -> str:
 
 
 def read_metadata(model: Path) -> dict[str, Any]:
-    """Return metadata.json from inside the model: a TorchScript file is a zip."""
     try:
-        with zipfile.ZipFile(model) as packed:
-            names = packed.namelist()
-            for wanted in ("extra/metadata.json", "extra/golden.png"):
-                if not any(name.endswith(wanted) for name in names):
-                    raise ArchiveError(f"{model} holds no {wanted}; export it with `make export`")
-            name = next(name for name in names if name.endswith("extra/metadata.json"))
-            metadata: dict[str, Any] = json.loads(packed.read(name))
+        return read_model_file(model).metadata
     except FileNotFoundError:
         raise ArchiveError(f"no model at {model}; run `make export`, or give --model") from None
-    except zipfile.BadZipFile:
-        raise ArchiveError(f"{model} is no TorchScript model; export it with `make export`") from None
-    return metadata
+    except ModelFileError as error:
+        raise ArchiveError(f"{model} {error}; export it with `make export`") from None
 
 
 def collect(model: Path, metadata: dict[str, Any], stage: Path) -> Path:

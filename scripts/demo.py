@@ -9,7 +9,11 @@ import urllib.request
 from types import FrameType
 from typing import IO
 
-from scripts.serve import Archive, ServeError, find_archives, parse, reachable
+from handler.model_file import Archive
+from scripts.serve import parse
+from serving.machine import reachable
+from serving.say import ServeError
+from serving.store import find_archives
 
 
 def main() -> None:
@@ -39,7 +43,7 @@ def main() -> None:
 
 def show(address: str, archive: Archive) -> None:
     """Ask about the photo that lies in the archive, and print question and answer."""
-    request = urllib.request.Request(address, archive.photo, {"Content-Type": "image/png"})
+    request = urllib.request.Request(address, archive.model.photo, {"Content-Type": "image/png"})
     with urllib.request.urlopen(request, timeout=30) as response:
         answer = json.load(response)
     print(f"\n$ curl -T photo.png {address}")

@@ -55,3 +55,10 @@ def test_scripts_know_files_and_http_but_none_of_our_packages() -> None:
 def test_the_workers_packages_are_pinned() -> None:
     lines = (ROOT / "handler" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
+
+
+@pytest.mark.parametrize("package", ["handler", "training", "scripts", "benchmarks"])
+def test_nothing_but_tests_imports_tests(package: str) -> None:
+    found = {file.name: top_level(file) & {"tests"} for file in (ROOT / package).rglob("*.py")}
+    assert found
+    assert {name: tests for name, tests in found.items() if tests} == {}

@@ -21,12 +21,13 @@ INT8 = MODEL.with_name("petclf-int8.pt")
 ANSWER_ONE = """
 import json, os, sys
 sys.path.insert(0, os.getcwd())  # what -I leaves out: the archive's own folder, and nothing else of ours
-from handler.batch import Answerer, Request
+from handler.batch import Answerer
 from handler.classifier import Classifier
+from handler.question import Request
 from pathlib import Path
 answerer = Answerer(Classifier(Path("petclf.pt"), "cpu", 1), [1], None, frozenset())
 data = Path(sys.argv[1]).read_bytes()
-[reply] = answerer.answer([Request({"body": data}, {"explain": "False"}, "id")]).replies
+[[reply], _] = answerer.answer([Request("id", body=data)])
 print(reply.body.decode())
 assert not any("training" in name or "mlflow" in name for name in sys.modules)
 """

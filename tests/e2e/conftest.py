@@ -51,6 +51,7 @@ class Serving:
     port: int
     management_port: int
     metrics_port: int
+    ready_port: int
     store: Path
     log: Path
     folder: Path
@@ -67,6 +68,10 @@ class Serving:
     @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    @property
+    def supervisor(self) -> str:
+        return f"http://127.0.0.1:{self.ready_port}"
 
     def predict(self, data: bytes, **headers: str) -> requests.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -94,9 +99,9 @@ class Serving:
 
 
 def start(
-    folder: Path, archives: dict[str, Path] | None = None, environment: dict[str, str] | None = None, *options: str
+    folder: Path, archives: dict[str, Path] | None = None, environment: dict[str, str] | None = None, *options: str, ports: list[int] | None = None
 ) -> Serving:
-    """Start `python -m scripts.serve` on free ports; returns when it says that it is ready."""
+    """Start `python -m scripts.serve`; returns when it says that it is ready."""
     store = folder / "store"
     store.mkdir(parents=True, exist_ok=True)
     digest = ""
@@ -104,10 +109,10 @@ def start(
         digest = build_archive(ROOT / "pretrained" / "petclf.pt", store / "petclf.mar")
     for name, path in (archives or {}).items():
         shutil.copy(path, store / name)
-    ports = [free_port() for _ in range(3)]
+    ports = ports or [free_port() for _ in range(4)]
     log = folder / "serve.log"
     command = [sys.executable, "-m", "scripts.serve", "--model-store", str(store), "--workers", "2"]
-    for name, port in zip(("port", "management-port", "metrics-port"), ports, strict=True):
+    for name, port in zip(("port", "management-port", "metrics-port", "ready-port"), ports, strict=True):
         command += [f"--{name}", str(port)]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(

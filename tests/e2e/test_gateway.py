@@ -1,174 +1,30 @@
 """The shipped gateway, as a real nginx, in front of a server that only writes down what it gets."""
 
-import base64
 import contextlib
-import hashlib
+import http.client
 import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.conftest import ROOT, free_port, wait_until
+from tests.e2e.conftest import ROOT, free_port
+from tests.e2e.nginx import ANSWER, HOW_TO_GET_NGINX, NGINX, Gateway, Upstream, listening, running, write_key
 
 pytestmark = pytest.mark.e2e
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 if NGINX is None:
-    pytest.skip("no nginx here; Debian: apt-get install nginx-light", allow_module_level=True)
+    pytest.skip(HOW_TO_GET_NGINX, allow_module_level=True)
 
-ANSWER = b'{"label":"cat"}'
 OWN_ERROR = b'{"error":{"code":"not_an_image","message":"m","request_id":"r"}}'
 FOREIGN_ERROR = b'{"code":503,"type":"InternalServerException","message":"Prediction failed"}'
-
-
-@dataclass
-class Upstream:
-    """What stands where TorchServe would: keeps every byte, answers as told by the body."""
-
-    port: int
-    seen: list[bytes] = field(default_factory=list)
-    status: bytes = b"200 OK"
-    body: bytes = ANSWER
-    slow: float = 0.0
-    connections: int = 0
-
-    def last(self) -> tuple[str, dict[str, str], bytes]:
-        head, _, body = self.seen[-1].partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        return first, dict(line.split(": ", 1) for line in lines), body
-
-    def serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
-
-    def talk(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            data = b""
-            while True:
-                while b"\r\n\r\n" not in data:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        return
-                    data += piece
-                head, _, rest = data.partition(b"\r\n\r\n")
-                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-                while len(rest) < length:
-                    rest += connection.recv(65536)
-                self.seen.append(head + b"\r\n\r\n" + rest[:length])
-                data = rest[length:]
-                time.sleep(self.slow)
-                connection.sendall(
-                    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: theirs\r\nPragma: no-cache\r\nContent-Length: %d\r\n\r\n%b"
-                    % (self.status, len(self.body), b"" if head.startswith(b"HEAD") else self.body)
-                )
-
-
-@dataclass
-class Gateway:
-    port: int
-    management_port: int
-    folder: Path
-    secrets: Path
-    upstream: Upstream
-    process: subprocess.Popen[bytes]
-    scheme: str = "http"
-
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
-
-    @property
-    def management(self) -> str:
-        return f"http://127.0.0.1:{self.management_port}"
-
-    def raw(self, request: bytes, wait: float = 2.0) -> bytes:
-        """Send bytes as they are, and return what comes back."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
-            connection.sendall(request)
-            received = b""
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                while piece := connection.recv(65536):
-                    received += piece
-            return received
-
-    def logged(self, request_id: str) -> dict[str, Any]:
-        """The log's entry of a request; nginx writes it when the answer is out, so it may take a moment to appear."""
-        wait_until(lambda: self.entries(request_id))
-        [entry] = self.entries(request_id)
-        return entry
-
-    def entries(self, request_id: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "access.log").read_text(encoding="utf-8").splitlines(keepends=True)
-        entries = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [entry for entry in entries if entry["request_id"] == request_id]
-
-
-@contextlib.contextmanager
-def running(folder: Path, prepare: Any = None, **environment: str) -> Iterator[Gateway]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    upstream = Upstream(listener.getsockname()[1])
-    threading.Thread(target=upstream.serve, args=(listener,), daemon=True).start()
-    secrets = folder / "secrets"
-    secrets.mkdir()
-    write_key(secrets / "management.htpasswd", "operator", "open sesame")
-    if prepare:
-        prepare(secrets)
-    port, management_port = free_port(), free_port()
-    settings = {
-        "GATEWAY_WORK": str(folder / "work"), "GATEWAY_SECRETS": str(secrets), "GATEWAY_LISTEN": "127.0.0.1",
-        "GATEWAY_PORT": str(port), "GATEWAY_MANAGEMENT_PORT": str(management_port), "GATEWAY_LOG": str(folder / "access.log"),
-        "GATEWAY_USER": "root" if os.getuid() == 0 else "",
-        "PETCLF_SERVER": "127.0.0.1", "PREDICTION_LOG": str(folder / "predictions.jsonl"), "GATEWAY_RATE": "10000", "GATEWAY_BURST": "10000",
-        **{name: str(upstream.port) for name in ("PETCLF_INFERENCE_PORT", "PETCLF_MANAGEMENT_PORT", "PETCLF_READY_PORT")}, **environment,
-    }  # fmt: skip
-    with (folder / "gateway.log").open("wb") as output:
-        process = subprocess.Popen(
-            [str(ROOT / "deploy" / "gateway" / "start")], stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, **settings, "PATH": f"{Path(NGINX or '').parent}:{os.environ['PATH']}"},
-        )  # fmt: skip
-    gateway = Gateway(port, management_port, folder, secrets, upstream, process)
-
-    def listens() -> bool:
-        """Not whether somebody takes connections: `nginx -t`, which looks at the configuration first, does so for a moment too."""
-        assert process.poll() is None, (folder / "gateway.log").read_text()
-        number = folder / "work" / "nginx.pid"
-        return number.exists() and number.read_text().strip() != ""
-
-    wait_until(listens)
-    try:
-        yield gateway
-    finally:
-        process.send_signal(signal.SIGQUIT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait(10)
-        listener.close()
-
-
-def write_key(path: Path, name: str, secret: str, salt: bytes = b"saltsalt") -> None:
-    digest = base64.b64encode(hashlib.sha1(secret.encode() + salt).digest() + salt).decode()
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{name}:{{SSHA}}{digest}\n")
 
 
 @pytest.fixture(scope="module")
@@ -226,11 +82,73 @@ def test_no_other_path_reaches_the_server(gateway: Gateway, path: str) -> None:
     assert gateway.upstream.seen == []
 
 
-@pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
-def test_no_other_method_reaches_the_server(gateway: Gateway, method: str) -> None:
-    answer = gateway.raw(f"{method} /predictions/petclf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    assert answer.split(b" ", 2)[1] in (b"405", b"400"), answer[:80]
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
+ALLOWED = {
+    "/": "GET, HEAD",
+    "/predict": "POST, PUT",
+    "/predictions/petclf": "GET, HEAD, POST, PUT",
+    "/predictions/petclf/1.0.0": "GET, HEAD, POST, PUT",
+    "/explanations/petclf": "GET, HEAD, POST, PUT",
+    "/v1/models/petclf:predict": "POST",
+    "/v1/models/petclf": "GET, HEAD",
+    "/health": "GET, HEAD",
+    "/ready": "GET, HEAD",
+    "/openapi.json": "GET, HEAD",
+    "/docs": "GET, HEAD",
+    "/docs.css": "GET, HEAD",
+}
+ALLOWED_TO_OPERATORS = {
+    "/models": "GET, POST",
+    "/models/petclf": "GET, PUT",
+    "/models/petclf/1.0.0": "GET, PUT, DELETE",
+    "/models/petclf/1.0.0/set-default": "GET, PUT",
+    "/prediction-log": "GET, HEAD",
+}
+KEY = ("operator", "open sesame")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", [*ALLOWED, *ALLOWED_TO_OPERATORS])
+def test_a_path_takes_its_methods_and_names_them_to_who_sends_another(gateway: Gateway, path: str, method: str) -> None:
+    (gateway.folder / "predictions.jsonl").write_text("")
+    base, allowed = (
+        (gateway.url, ALLOWED[path]) if path in ALLOWED else (gateway.management, ALLOWED_TO_OPERATORS[path])
+    )  # fmt: skip
+    answer = requests.request(method, f"{base}{path}?x=1", auth=KEY, timeout=10)
+    if method in allowed.split(", "):
+        assert (answer.status_code, "Allow" in answer.headers) == (200, False)
+        return
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert answer.content == b"" if method == "HEAD" else error_of(answer) == (405, "method_not_allowed")
     assert gateway.upstream.seen == []
+
+
+def test_a_path_has_the_same_methods_however_it_is_spelled(gateway: Gateway) -> None:
+    answer = requests.patch(f"{gateway.url}/%70redict", b"photo", timeout=10)
+    assert (error_of(answer), answer.headers["Allow"]) == ((405, "method_not_allowed"), "POST, PUT")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", ["/nowhere", "/models", "/predictions"])
+def test_a_path_that_does_not_exist_is_not_found_by_any_method(gateway: Gateway, path: str, method: str) -> None:
+    answer = requests.request(method, gateway.url + path, timeout=10)
+    assert (answer.status_code, "Allow" in answer.headers) == (404, False)
+    assert method == "HEAD" or error_of(answer) == (404, "not_found")
+    assert gateway.upstream.seen == []
+
+
+def test_a_proxys_method_does_not_reach_the_server(gateway: Gateway) -> None:
+    answer = gateway.raw(b"CONNECT /predictions/petclf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 405 ", b"HTTP/1.1 400 "))  # as the version of nginx has it
+    assert gateway.upstream.seen == []
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/v1/models/petclf"])
+def test_only_the_gateway_needs_to_know_head(gateway: Gateway, path: str) -> None:
+    """TorchServe's management and the supervisor do not."""
+    answer = requests.head(gateway.url + path, timeout=10)
+    assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", str(len(ANSWER)))
+    assert gateway.upstream.last()[0].startswith("GET ")
 
 
 def test_the_server_sees_a_request_of_the_gateways_own_making(gateway: Gateway) -> None:
@@ -324,10 +242,22 @@ def test_too_large_a_body_is_refused_and_never_handed_on(gateway: Gateway) -> No
     assert requests.post(f"{gateway.url}/predict", bytes(10_485_760), timeout=20).status_code == 200
 
 
-def test_a_plain_form_is_refused_with_advice(gateway: Gateway) -> None:
-    response = requests.post(f"{gateway.url}/predict", data={"a": "b"}, timeout=10)
-    assert error_of(response) == (415, "unsupported_media_type")
-    assert gateway.upstream.seen == []
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ("application/x-www-form-urlencoded", "application/octet-stream"),
+        (" Application/X-WWW-Form-URLencoded; charset=utf-8", "application/octet-stream"),
+        ("application/x-www-form", "application/x-www-form"),
+        ("image/jpeg", "image/jpeg"),
+        ("multipart/form-data; boundary=x", "multipart/form-data; boundary=x"),
+        (None, None),
+    ],
+)
+def test_a_type_that_curl_names_for_any_body_is_not_handed_on(gateway: Gateway, sent: str | None, arrives: str | None) -> None:
+    head = f"Content-Type:{sent}\r\n" if sent else ""
+    gateway.raw(f"POST /predict HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 5\r\nConnection: close\r\n\r\n%41+&=".encode())
+    _, headers, body = gateway.upstream.last()
+    assert (headers.get("Content-Type"), body) == (arrives, b"%41+&")
 
 
 @pytest.mark.parametrize(
@@ -450,6 +380,39 @@ def test_management_is_never_without_a_key(gateway: Gateway) -> None:
     assert requests.get(f"{gateway.management}/token?type=management", auth=key, timeout=10).status_code == 404
 
 
+def test_a_version_is_removed_by_the_supervisor_and_by_nobody_else(tmp_path: Path) -> None:
+    with (
+        listening() as supervisor,
+        running(tmp_path, PETCLF_READY_PORT=str(supervisor.port), PETCLF_SPARE="127.0.0.1") as gateway,
+    ):
+        supervisor.status, supervisor.body = b"409 Conflict", OWN_ERROR
+        address = f"{gateway.management}/models/petclf/1.0.0"
+        refused = requests.delete(address, timeout=10)
+        answer = requests.delete(address, auth=KEY, timeout=10)
+        read = requests.get(address, auth=KEY, timeout=10)
+        scaled = requests.put(f"{address}?min_worker=2", auth=KEY, timeout=10)
+    assert error_of(refused) == (401, "unauthorized")
+    assert (answer.status_code, answer.content) == (409, OWN_ERROR)
+    assert [first_line(request) for request in supervisor.seen] == ["DELETE /models/petclf/1.0.0 HTTP/1.1"]
+    assert (read.status_code, scaled.status_code) == (200, 200)
+    assert [first_line(request) for request in gateway.upstream.seen] == [
+        "GET /models/petclf/1.0.0 HTTP/1.1", "PUT /models/petclf/1.0.0?min_worker=2 HTTP/1.1",
+    ]  # fmt: skip
+
+
+def test_a_version_is_not_removed_from_the_spare_when_the_supervisor_is_away(tmp_path: Path) -> None:
+    port = free_port()
+    with listening("127.0.0.2", port) as spare:
+        with running(tmp_path, PETCLF_READY_PORT=str(port), PETCLF_SPARE="127.0.0.2") as gateway:
+            answer = requests.delete(f"{gateway.management}/models/petclf/1.0.0", auth=KEY, timeout=10)
+    assert error_of(answer) == (503, "busy")
+    assert spare.seen == []
+
+
+def first_line(request: bytes) -> str:
+    return request.split(b"\r\n", 1)[0].decode()
+
+
 def test_without_a_file_of_keys_nobody_manages(tmp_path: Path) -> None:
     def none(secrets: Path) -> None:
         (secrets / "management.htpasswd").unlink()
@@ -521,10 +484,26 @@ def test_security_headers_are_on_every_answer(gateway: Gateway) -> None:
         assert headers["Server"] == "nginx"
 
 
-def test_a_refused_path_is_logged_as_it_was_asked_for(gateway: Gateway) -> None:
-    requests.get(f"{gateway.url}/nothing/here?secret=1", headers={"X-Request-Id": "not-there"}, timeout=10)
-    entry = gateway.logged("not-there")
-    assert (entry["path"], entry["status"]) == ("/nothing/here", 404)
+@pytest.mark.parametrize(
+    ("method", "path", "body", "environment", "status"),
+    [
+        ("POST", "/nothing/here", "photo", {}, 404),
+        ("PATCH", "/predict", "photo", {}, 405),
+        ("TRACE", "/predict", "", {}, 405),
+        ("PUT", "/predict", "x" * 10_485_761, {}, 413),
+        ("PUT", "/predict", "photo", {"GATEWAY_CONNECTIONS": "1"}, 429),
+        ("POST", "/predictions/petclf", "photo", {"PETCLF_SERVER": "127.0.0.9"}, 503),
+    ],
+)
+def test_a_refused_request_is_logged_as_it_was_sent(
+    tmp_path: Path, method: str, path: str, body: str, environment: dict[str, str], status: int
+) -> None:
+    with running(tmp_path, **environment) as gateway, socket.create_connection(("127.0.0.1", gateway.port)) as other:
+        other.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")  # one connection is taken
+        time.sleep(0.2)
+        requests.request(method, f"{gateway.url}{path}?secret=1", data=body, headers={"X-Request-Id": "mine"}, timeout=10)
+        entry = gateway.logged("mine")
+    assert (entry["method"], entry["path"], entry["status"]) == (method, path, status)
 
 
 def test_the_handlers_own_415_passes_as_it_is(gateway: Gateway) -> None:
@@ -559,11 +538,81 @@ def test_a_server_that_does_not_even_take_a_connection_is_busy_not_slow(tmp_path
     assert entry["seconds"] >= 1  # it was tried
 
 
-def test_a_server_that_takes_too_long_is_slow(gateway: Gateway) -> None:
-    """The time-out itself is fifteen seconds; here the server says 504 itself."""
+def test_a_server_that_says_that_it_takes_too_long_is_slow(gateway: Gateway) -> None:
     gateway.upstream.status = b"504 Gateway Timeout"
     answer = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
     assert error_of(answer) == (504, "too_slow")
+
+
+ANSWERED, TOO_SLOW, BUSY = (200, None), (504, "too_slow"), (503, "busy")
+# by what stands at the server's address and at its spare's: what a client reads, and after how many seconds
+WAITS = {
+    ("silent", "none"): (TOO_SLOW, 12),
+    ("silent", "answers"): (TOO_SLOW, 12),
+    ("full", "none"): (BUSY, 1),
+    ("full", "silent"): (TOO_SLOW, 13),
+    ("full", "answers"): (ANSWERED, 1),
+    ("absent", "none"): (BUSY, 0),
+    ("absent", "silent"): (TOO_SLOW, 12),
+    ("absent", "answers"): (ANSWERED, 0),
+}
+
+
+def test_every_request_is_answered_within_thirteen_seconds_whatever_stands_behind(tmp_path: Path) -> None:
+    """Fifty clients, each on a connection that it keeps, for every kind of server; all at once, for the waits are long."""
+    with contextlib.ExitStack() as stack:
+        gateways = {case: stack.enter_context(behind(tmp_path, *case)) for case in WAITS}
+        pool = stack.enter_context(ThreadPoolExecutor(50 * len(WAITS) + 6))
+        answers = {case: [pool.submit(ask_and_stay, gateways[case][0], b"photo") for _ in range(50)] for case in WAITS}
+        large = [pool.submit(ask_and_stay, gateways["silent", "answers"][0], bytes(9_000_000)) for _ in range(6)]
+        for case, (expected, seconds) in WAITS.items():
+            found = [answer.result() for answer in answers[case]]
+            assert [answer for answer, _ in found] == [expected] * 50, case
+            assert [took for _, took in found if not seconds - 0.5 < took < seconds + 0.9] == [], case
+        assert [answer.result()[0] for answer in large] == [TOO_SLOW] * 6  # a server that does not read them either
+        assert max(answer.result()[1] for answer in large) < 13
+        asked = {case: len(spare.seen) for case, (_, spare) in gateways.items() if spare}
+    assert asked == {("silent", "answers"): 0, ("full", "answers"): 50, ("absent", "answers"): 50}
+
+
+@contextlib.contextmanager
+def behind(folder: Path, server: str, spare: str) -> Iterator[tuple[Gateway, Upstream | None]]:
+    """Run a gateway whose server, and whose spare, is one of: silent, full, absent, answers."""
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        standing(stack, server, "127.0.0.1", port)
+        upstream = standing(stack, spare, "127.0.0.2", port)
+        (folder / f"{server}-{spare}").mkdir()
+        settings = {"PETCLF_INFERENCE_PORT": str(port), "PETCLF_SPARE": "" if spare == "none" else "127.0.0.2"}
+        yield stack.enter_context(running(folder / f"{server}-{spare}", **settings)), upstream
+
+
+def standing(stack: contextlib.ExitStack, kind: str, address: str, port: int) -> Upstream | None:
+    if kind == "answers":
+        return stack.enter_context(listening(address, port))
+    if kind in ("silent", "full"):
+        stack.enter_context(socket.create_server((address, port), backlog=200 if kind == "silent" else 0))
+    if kind == "full":
+        for _ in range(4):  # nobody accepts them, so that the next one waits in vain
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+    return None
+
+
+def ask_and_stay(gateway: Gateway, body: bytes) -> tuple[tuple[int, str | None], float]:
+    """Ask, and ask for something else on the same connection: return the first answer and how long it took."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    with contextlib.closing(connection):
+        started = time.monotonic()
+        connection.request("POST", "/predict", body)
+        first = connection.getresponse()
+        content = json.loads(first.read())
+        seconds = time.monotonic() - started
+        kept = connection.sock
+        connection.request("GET", "/openapi.json")
+        assert (connection.getresponse().status, connection.sock) == (200, kept)
+    return (first.status, content["error"]["code"] if "error" in content else None), seconds
 
 
 def test_prometheus_reads_the_gateways_connections_at_an_address_of_their_own(tmp_path: Path) -> None:

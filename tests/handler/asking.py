@@ -3,14 +3,15 @@
 import json
 from typing import Any
 
-from handler.batch import Request
+from handler.petclf_handler import to_request
+from handler.question import Request
 
 PREDICT = {"explain": "False"}
 EXPLAIN = {"explain": "True"}
 
 
 def raw(data: bytes, headers: dict[str, Any] | None = None, id: str = "id") -> Request:
-    return Request({"body": bytearray(data)}, {**PREDICT, "Content-Length": str(len(data)), **(headers or {})}, id)
+    return to_request({"body": bytearray(data)}, {**PREDICT, "Content-Length": str(len(data)), **(headers or {})}, id)
 
 
 def as_json(content: object, headers: dict[str, Any] | None = None, id: str = "id") -> Request:
@@ -20,11 +21,11 @@ def as_json(content: object, headers: dict[str, Any] | None = None, id: str = "i
 def form(fields: dict[str, bytes], types: dict[str, str], id: str = "id") -> Request:
     parts = {name: {"content-type": types.get(name, "")} for name in fields}
     headers = {**parts, **PREDICT, "Content-Type": "multipart/form-data; boundary=x"}
-    return Request({name: bytearray(data) for name, data in fields.items()}, headers, id)
+    return to_request({name: bytearray(data) for name, data in fields.items()}, headers, id)
 
 
 def get(headers: dict[str, Any] | None = None, id: str = "id") -> Request:
-    return Request({"body": bytearray()}, {**PREDICT, "content-length": "0", **(headers or {})}, id)
+    return to_request({"body": bytearray()}, {**PREDICT, "content-length": "0", **(headers or {})}, id)
 
 
 def content(reply: Any) -> Any:

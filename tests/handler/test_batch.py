@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from handler.batch import Answerer, Request
-from handler.classifier import TOLERANCE, Classifier
+from handler.batch import Answerer
+from handler.classifier import Classifier
 from handler.golden import golden_photos
+from handler.model_file import TOLERANCE
+from handler.petclf_handler import to_request
 from handler.photo_input import decode_photo
+from handler.question import Request
 from tests.drawing import draw_photo, encoded
 from tests.handler.asking import EXPLAIN, as_json, content, form, get, lasting, raw
 
@@ -21,7 +24,7 @@ OTHER = encoded(draw_photo("dog", 2, (200, 300)), "PNG")
 
 
 def answers(answerer: Answerer, requests: list[Request]) -> list[Any]:
-    return answerer.answer(requests).replies
+    return answerer.answer(requests)[0]
 
 
 def test_an_answer_is_whole(answerer: Answerer, classifier: Classifier) -> None:
@@ -124,7 +127,7 @@ def test_a_refused_request_is_not_kept_in_memory(answerer: Answerer) -> None:
         watched = weakref.ref(body)
         gc.disable()
         try:
-            answerer.answer([Request({"body": body}, {"explain": "False", "Content-Type": "application/json"}, "id")])
+            answerer.answer([to_request({"body": body}, {"explain": "False", "Content-Type": "application/json"}, "id")])
             del body
             assert watched() is None
         finally:
@@ -187,11 +190,11 @@ def test_what_fails_inside_is_our_fault_and_touches_nobody_else(
         return decode_photo(PHOTO, size)
 
     monkeypatch.setattr("handler.batch.to_square", break_on_other)
-    outcome = answerer.answer([raw(PHOTO), raw(OTHER)])
+    replies, outcome = answerer.answer([raw(PHOTO), raw(OTHER)])
 
-    assert [reply.status for reply in outcome.replies] == [200, 500]
-    assert content(outcome.replies[1])["error"]["code"] == "internal_error"
-    assert "a fault of ours" not in outcome.replies[1].body.decode()
+    assert [reply.status for reply in replies] == [200, 500]
+    assert content(replies[1])["error"]["code"] == "internal_error"
+    assert "a fault of ours" not in replies[1].body.decode()
     assert "a fault of ours" in caplog.text
     assert dict(outcome.refused) == {"internal_error": 1}
 
@@ -201,11 +204,22 @@ def test_a_model_that_fails_is_told_to_each_sender(answerer: Answerer, monkeypat
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(answerer.classifier, "predict", fail)
-    outcome = answerer.answer([raw(PHOTO), raw(b"no photo"), raw(PHOTO, EXPLAIN)])
-    assert [reply.status for reply in outcome.replies] == [500, 400, 500]
+    replies, _ = answerer.answer([raw(PHOTO), raw(b"no photo"), raw(PHOTO, EXPLAIN)])
+    assert [reply.status for reply in replies] == [500, 400, 500]
 
 
 def test_photos_that_come_too_late_are_refused_not_left_to_be_killed(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handler.batch.SECONDS", 0.0)
-    outcome = answerer.answer([raw(PHOTO)])
-    assert (outcome.replies[0].status, content(outcome.replies[0])["error"]["code"]) == (503, "out_of_time")
+    monkeypatch.setattr("handler.batch.READ_SECONDS", 0.0)
+    replies, outcome = answerer.answer([raw(PHOTO)])
+    assert (replies[0].status, content(replies[0])["error"]["code"]) == (503, "out_of_time")
+    assert replies[0].headers == {"Retry-After": "1"}
+    assert dict(outcome.refused) == {"out_of_time": 1}
+
+
+def test_what_may_have_waited_too_long_is_refused_before_a_pixel_is_read(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handler.batch.to_square", None)
+    replies, outcome = answerer.answer([raw(PHOTO), get()], waited=5.1)
+    assert [(reply.status, content(reply)["error"]["code"]) for reply in replies] == [(503, "busy")] * 2
+    assert dict(outcome.refused) == {"busy": 2}

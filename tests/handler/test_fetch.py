@@ -25,7 +25,7 @@ class Shop(BaseHTTPRequestHandler):
         if self.path == "/photo.jpg?size=1":
             self.send(200, b"a photo")
         elif self.path == "/huge":
-            self.send(200, b"x" * (fetching.MAX_BYTES + 1))
+            self.send(200, b"x" * (fetching.MAX_BODY + 1))
         elif self.path == "/slow":
             self.send_response(200)
             self.end_headers()
@@ -112,7 +112,7 @@ def test_a_host_with_bad_manners_is_refused(url: str, code: str) -> None:
 
 @pytest.mark.usefixtures("shop")
 def test_an_endless_slow_photo_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "SECONDS", 0.5)
+    monkeypatch.setattr(fetching, "FETCH_SECONDS", 0.5)
     started = time.monotonic()
     assert refusal_of("http://photos.example.org/slow") == "url_failed"
     assert time.monotonic() - started < 3

@@ -10,7 +10,8 @@ from PIL import Image, ImageCms
 
 from handler import photo_input
 from handler.golden import COUNT, golden_photos
-from handler.photo_input import MAX_PIXELS, InvalidPhoto, decode_photo, squashed
+from handler.limits import MAX_PIXELS
+from handler.photo_input import InvalidPhoto, decode_photo, squashed
 from handler.statistics import photo_statistics
 from tests.drawing import draw_photo, encoded
 

@@ -6,17 +6,27 @@ from typing import Any
 
 import pytest
 
-from handler.question import Address, Kind, Question, read_question, request_id
+from handler.petclf_handler import to_request
+from handler.question import Address, Kind, Question, Request, read_question
 from handler.refusal import Refusal
-from tests.handler.asking import EXPLAIN, Request, as_json, form, get, raw
+from tests.handler.asking import EXPLAIN, as_json, form, get, raw
 
-PHOTO = b"\xff\xd8\xff\xe0 some photo"
+PHOTO = b"\xff\xd8\xff\xe0 some photo \xfb\xef\xbe"  # its base64 has + and =, which forms treat specially
 BASE64 = base64.b64encode(PHOTO).decode()
 PIXELS = [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]]
 
 
+def taken_apart(body: bytes) -> Request:
+    """What TorchServe makes of a body in curl's default type: it takes it apart at & and =, and decodes + as a space."""
+    row = {}
+    for attribute in body.decode().split("&"):
+        name, _, value = attribute.replace("+", " ").partition("=")
+        row[name] = bytearray(value.encode())
+    return to_request(row, {"explain": "False", "Content-Type": "application/x-www-form-urlencoded", "Content-Length": "9"}, "id")
+
+
 def read(request: Request) -> Question:
-    return read_question(request.row, request.headers)
+    return read_question(request)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +36,7 @@ def read(request: Request) -> Question:
         raw(PHOTO, {"Content-Type": "image/jpeg"}),
         raw(PHOTO, {"content-type": "application/octet-stream"}),
         raw(PHOTO, {"Content-Type": "text/plain"}),
-        Request({"data": bytearray(PHOTO)}, {"explain": "False"}, "id"),
+        to_request({"data": bytearray(PHOTO)}, {"explain": "False"}, "id"),
         form({"file": PHOTO}, {"file": "image/jpeg"}),
         form({"anything": PHOTO}, {"anything": "application/octet-stream"}),
         form({"name": b"Rex", "photo": PHOTO}, {"photo": "image/jpeg"}),
@@ -39,6 +49,8 @@ def read(request: Request) -> Question:
         as_json({"image": BASE64, "note": "anything"}),
         raw(json.dumps({"image": BASE64}).encode()),
         raw(json.dumps({"image": BASE64}).encode(), {"Content-Type": "application/vnd.api+json; charset=utf-8"}),
+        taken_apart(json.dumps({"image": BASE64}).encode()),
+        taken_apart(json.dumps({"note": "1 & 2 = 3", "image": BASE64}).encode()),
         raw(PHOTO, {"describe": "True"}),
         raw(PHOTO, {"Explain": "True"}),
     ],
@@ -73,7 +85,7 @@ def test_one_instance_is_still_answered_as_many() -> None:
         (form({}, {}), "empty_body"),
         (form({"file": b""}, {"file": "image/png"}), "empty_body"),
         (form({"one": PHOTO, "two": PHOTO}, {"one": "image/png", "two": "image/png"}), "bad_request"),
-        (raw(PHOTO, {"Content-Type": "application/x-www-form-urlencoded"}), "unsupported_media_type"),
+        (taken_apart(b"a=b&c=d"), "unsupported_media_type"),
         (raw(b"{", {"Content-Type": "application/json"}), "bad_json"),
         (raw(b"{'image': 1}"), "bad_json"),
         (raw(b"\xff\xfe", {"Content-Type": "application/json"}), "bad_json"),
@@ -115,7 +127,7 @@ def test_an_explanation_is_asked_for_by_the_servers_header_only() -> None:
 
 def test_the_card_is_asked_for_by_the_management_port_only() -> None:
     def kind(headers: dict[str, Any]) -> Kind:
-        return read_question({"body": bytearray()}, headers).kind
+        return read(to_request({"body": bytearray()}, headers, "id")).kind
 
     assert kind({"describe": "True"}) is Kind.CARD
     assert kind({"describe": "True", "explain": "False"}) is Kind.HOW_TO_ASK
@@ -129,5 +141,5 @@ def test_a_browser_gets_the_page_and_a_program_the_instructions() -> None:
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 65, 'quote"', "line\nline", "umlaut-ä"])
 def test_only_a_harmless_request_id_is_taken_from_the_client(sent: str) -> None:
-    assert request_id({"X-Request-Id": sent}, "ours") == "ours"
-    assert request_id({"X-REQUEST-ID": "theirs-1.0_x"}, "ours") == "theirs-1.0_x"
+    assert raw(PHOTO, {"X-Request-Id": sent}, "ours").id == "ours"
+    assert raw(PHOTO, {"X-REQUEST-ID": "theirs-1.0_x"}, "ours").id == "theirs-1.0_x"

@@ -20,7 +20,7 @@ def stub_python(folder: Path, script: str) -> Path:
 
 
 def setup(python: Path, venv: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(ROOT / "scripts" / "setup"), str(python), str(venv)]
+    command = [str(ROOT / "tooling" / "setup"), str(python), str(venv)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -57,9 +57,9 @@ def test_a_python_without_venv_is_told_what_to_install(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("changed", ["requirements.txt", "requirements.lock", "handler/requirements.txt", "scripts/setup"])
+@pytest.mark.parametrize("changed", ["requirements.txt", "requirements.lock", "handler/requirements.txt", "tooling/setup"])
 def test_make_sets_up_again_only_when_a_requirement_changed(tmp_path: Path, changed: str) -> None:
-    for name in ("Makefile", "requirements.txt", "requirements.lock", "handler/requirements.txt", "scripts/setup"):
+    for name in ("Makefile", "requirements.txt", "requirements.lock", "handler/requirements.txt", "tooling/setup"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
         os.utime(tmp_path / name, (1000, 1000))

@@ -1,0 +1,1 @@
+"""Start one TorchServe and stay with it."""

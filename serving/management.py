@@ -1,0 +1,103 @@
+"""TorchServe's management API, as far as it is needed to look after a server."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+SECONDS = 5.0  # for an answer
+START_SECONDS = 60  # for a worker to come up
+
+
+class ManagementError(Exception):
+    """TorchServe said no."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a model, as TorchServe describes it."""
+
+    model: str
+    version: str
+    url: str
+    live: bool  # TorchServe's default: what a request without a version asks
+    wanted: int
+    workers: dict[int, bool]  # by pid: is it ready?
+    queued: int
+
+    @property
+    def ready(self) -> int:
+        return sum(self.workers.values())
+
+
+class Management:
+    """One TorchServe's port 8081."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def ask(self, method: str, path: str, seconds: float = SECONDS, **parameters: Any) -> Any:
+        url = f"{self.address}{quote(path)}" + (f"?{urlencode(parameters)}" if parameters else "")
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=seconds) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                told = json.loads(error.read() or b"{}")
+            raise ManagementError(error.code, told.get("message", error.reason)) from None
+
+    def versions(self) -> Iterator[Version]:
+        for model in self.ask("GET", "/models")["models"]:
+            name = model["modelName"]
+            live = self.ask("GET", f"/models/{name}")[0]["modelVersion"]
+            for found in self.ask("GET", f"/models/{name}/all"):
+                workers = {worker["pid"]: worker["status"] == "READY" for worker in found["workers"]}
+                queued = found["jobQueueStatus"]["pendingRequests"]
+                version = found["modelVersion"]
+                yield Version(name, version, found["modelUrl"], version == live, found["minWorkers"], workers, queued)
+
+    def scale(self, model: str, version: str, workers: int) -> None:
+        limits = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
+        self.ask("PUT", f"/models/{model}/{version}", START_SECONDS, **limits)
+
+    def queued(self, model: str, version: str) -> int:
+        waiting: int = self.ask("GET", f"/models/{model}/{version}")[0]["jobQueueStatus"]["pendingRequests"]
+        return waiting
+
+    def drain(self, model: str, version: str, seconds: float = 2 * START_SECONDS) -> None:
+        """Take the last worker from a version such that nobody waits for it any more.
+
+        TorchServe puts what a worker had in its hands back into the queue when it takes that worker away, and refuses new
+        requests once there is none. So an empty queue then means that everybody has been answered; otherwise a worker comes
+        back, answers, and goes again.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.scale(model, version, 0)
+            if not self.queued(model, version):
+                return
+            self.scale(model, version, 1)
+            while self.queued(model, version) and time.monotonic() < end:
+                time.sleep(0.05)
+        raise ManagementError(409, f"{model} {version} is asked all the time; make another version the default first")
+
+    def remove(self, model: str, version: str) -> Any:
+        """Drain a version and unregister it; TorchServe itself would leave whoever waits for it without an answer."""
+        found = [one for one in self.versions() if one.model == model]
+        if not any(one.version == version for one in found):
+            raise ManagementError(404, f"there is no {model} {version}")
+        if len(found) > 1 and any(one.version == version and one.live for one in found):
+            raise ManagementError(409, f"{model} {version} is live; make another version the default first")
+        end = time.monotonic() + SECONDS
+        while self.queued(model, version) and time.monotonic() < end:  # usually empty at once, and no worker starts again for it
+            time.sleep(0.05)
+        self.drain(model, version)
+        return self.ask("DELETE", f"/models/{model}/{version}", START_SECONDS)

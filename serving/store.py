@@ -1,0 +1,36 @@
+"""The archives of the model store, checked before TorchServe sees them: it would start without a broken one, and call itself healthy."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from handler.model_file import Archive, ModelFileError, read_archive
+from serving.say import ServeError
+
+
+def find_archives(store: Path) -> list[Archive]:
+    """Return the store's archives, the newest version first: the first of each name becomes TorchServe's default."""
+    paths = sorted(store.glob("*.mar"))
+    if not paths:
+        raise ServeError(f"no archive (*.mar) in {store}; `make archive` builds one")
+    archives = sorted((checked(path) for path in paths), key=age, reverse=True)
+    seen: dict[tuple[str, str], Path] = {}
+    for archive in archives:
+        if (twin := seen.setdefault((archive.name, archive.version), archive.path)) != archive.path:
+            raise ServeError(
+                f"{twin} and {archive.path} are both {archive.name} {archive.version}; remove one, or give it a version"
+            )
+    return archives
+
+
+def checked(path: Path) -> Archive:
+    try:
+        return read_archive(path)
+    except ModelFileError as error:
+        raise ServeError(f"{path} {error}; build it again with `make archive`") from None
+
+
+def age(archive: Archive) -> tuple[Any, ...]:
+    """Sort 1.10.0 behind 1.9.0, and 1.0.0-rc1 before 1.0.0."""
+    core, _, extra = archive.version.partition("-")
+    return ([int(part) for part in re.findall(r"\d+", core)], not extra, extra)

@@ -1,0 +1,224 @@
+"""One TorchServe from start to end: ready only when a known photo is answered right, ended when it cannot answer any more."""
+
+import argparse
+import json
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import FrameType
+
+from handler.archive_digest import sha256
+from handler.model_file import Archive
+from serving.command import command, environment, management_address, number_of_workers
+from serving.endpoint import start_endpoint
+from serving.health import Health
+from serving.machine import die_with_parent, killed_for_memory, private_folder, reachable
+from serving.management import Management, ManagementError, Version
+from serving.say import Log, ServeError, say
+from serving.store import find_archives
+
+LOOK_SECONDS = 1.0
+STUCK_SECONDS = 11.0  # with whoever waits then, a server that cannot answer is ended: nobody waits for more than 15
+DEAD_SECONDS = 60.0  # the same where nobody waits
+UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
+
+
+class Supervisor:
+    """Starts Java, looks after it, and ends it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.workers = number_of_workers(args)
+        self.archives = find_archives(args.model_store.resolve())
+        self.inference = f"http://{reachable(args.host)}:{args.port}"
+        self.management = Management(management_address(args))
+        self.log = Log()
+        self.stopping: int | None = None
+        self.phase = "starting"
+        self.folder = Path()
+        self.digests: dict[tuple[str, str], str] = {}
+        self.killed_before = killed_for_memory()
+
+    def run(self) -> int:
+        """Start, wait until ready, stay until the end; returns the exit code."""
+        with private_folder() as self.folder:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.ask_to_stop)
+            if self.args.ready_port:
+                start_endpoint(self.args.ready_host, self.args.ready_port, self.look, self.management)
+            started = time.monotonic()
+            self.process = subprocess.Popen(
+                command(self.args, self.archives, self.folder), env=environment(self.args, self.folder), cwd=self.folder,
+                preexec_fn=die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            assert self.process.stdout is not None
+            threading.Thread(target=self.log.pass_on, args=(self.process.stdout,), daemon=True).start()
+            try:
+                if self.wait_until_ready(started):
+                    self.phase = "serving"
+                    self.tell_ready(time.monotonic() - started)
+                    self.stay()
+                    self.drain()
+            except ServeError:
+                self.process.kill()  # whoever waits for an answer is let go at once
+                raise
+            finally:
+                code = self.end()
+        if self.stopping is None:
+            raise ServeError(f"TorchServe ended by itself with exit code {code}; its last words: {self.log.last_words}")
+        say("stopped")
+        return 0
+
+    def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        self.stopping = number
+        self.phase = "draining"
+
+    def look(self) -> Health:
+        """Return what state the server is in, asked from TorchServe now."""
+        try:
+            versions = list(self.management.versions())
+        except UNREACHABLE:
+            versions = []
+        return Health(self.phase, versions, {(one.model, one.version): self.digest(one) for one in versions}, self.folder)
+
+    def digest(self, version: Version) -> str:
+        """Return the sha256 of a version's archive, empty if it is not in the store."""
+        key = version.model, version.version
+        if key not in self.digests:
+            path = self.args.model_store.resolve() / Path(version.url).name
+            self.digests[key] = sha256(path) if path.is_file() else ""
+        return self.digests[key]
+
+    def wait_until_ready(self, started: float) -> bool:
+        """Return whether the server became ready; raise when it cannot."""
+        reason = "no worker came up"
+        seen: dict[tuple[str, str], set[int]] = {}
+        while time.monotonic() - started < self.args.ready_seconds:
+            if self.stopping is not None:
+                return False
+            self.require_alive()
+            try:
+                reason = self.what_is_missing(list(self.management.versions()), seen)
+                if not reason:
+                    return True
+            except UNREACHABLE:  # it does not listen yet
+                pass
+            time.sleep(0.05)
+        raise ServeError(f"not ready within {self.args.ready_seconds:g} seconds: {self.memory_wanted() or reason}")
+
+    def require_alive(self) -> None:
+        """Raise if Java or a worker has said that it cannot go on."""
+        if (failed := self.folder / "failed").exists():
+            raise ServeError(f"a worker could not start: {failed.read_text(encoding='utf-8')}")
+        if (code := self.process.poll()) is not None:
+            time.sleep(0.2)  # for its last words to arrive
+            words = f"TorchServe ended with exit code {code} before it was ready; its last words: {self.log.last_words}"
+            raise ServeError(self.memory_wanted() or words)
+
+    def what_is_missing(self, versions: list[Version], seen: dict[tuple[str, str], set[int]]) -> str:
+        """Return why the server is not ready yet, nothing if it is; raise if a worker has been replaced: it ended while it loaded."""
+        by_name = {(version.model, version.version): version for version in versions}
+        for archive in self.archives:
+            key = archive.name, archive.version
+            if (version := by_name.get(key)) is None:
+                return f"{archive.name} {archive.version} is not registered"
+            pids = seen.setdefault(key, set())
+            pids |= {pid for pid in version.workers if pid > 0}
+            if len(pids) > self.workers:
+                time.sleep(0.2)  # for its last words to arrive
+                raise ServeError(self.memory_wanted() or f"a worker ended while it loaded; its last words: {self.log.last_words}")
+            if version.ready < self.workers:
+                return f"{version.ready} of {self.workers} workers are ready"
+        return next((reason for archive in self.archives if (reason := self.wrong_answer(archive))), "")
+
+    def wrong_answer(self, archive: Archive) -> str:
+        """Return what is wrong with the answer to the archive's known photo."""
+        url = f"{self.inference}/predictions/{archive.name}/{archive.version}"
+        request = urllib.request.Request(url, archive.model.photo, {"Content-Type": "image/png"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                answer = list(json.load(response)["probabilities"].values())
+        except urllib.error.HTTPError as error:
+            error.close()
+            return f"a known photo is answered with status {error.code}"
+        if archive.model.knows(answer):
+            return ""
+        return f"{archive.path} answers a known photo wrong: {answer} instead of {archive.model.answers[0]}"
+
+    def memory_wanted(self) -> str:
+        """Say so if Linux killed something since the start because memory ran out: TorchServe itself tells nothing of it."""
+        if killed_for_memory() <= self.killed_before:
+            return ""
+        needed = f"{self.workers} workers and Java need about {300 + 250 * self.workers} MB"
+        return f"too little memory, a process was killed for it; {needed}: allow more, or --workers 1"
+
+    def tell_ready(self, seconds: float) -> None:
+        names = ", ".join(f"{archive.name} {archive.version}" for archive in self.archives)
+        say(
+            f"ready in {seconds:.1f} s: {names} with {self.workers} workers on {self.inference}/predictions/{self.archives[0].name}"
+        )
+
+    def stay(self) -> None:
+        """Look after TorchServe until it ends, is told to end, or cannot answer any more."""
+        well = nobody_stuck = time.monotonic()
+        next_look = well + LOOK_SECONDS
+        while self.stopping is None and self.process.poll() is None:
+            time.sleep(0.1)
+            if time.monotonic() < next_look:
+                continue
+            health = self.look()
+            now = time.monotonic()
+            next_look = now + LOOK_SECONDS
+            self.help_stranded(health.versions)
+            alive = [version for version in health.versions if version.ready or not version.workers]
+            dead = [version for version in health.versions if version not in alive]
+            well = now if health.versions and not dead else well
+            nobody_stuck = now if health.versions and not any(version.queued for version in dead) else nobody_stuck
+            if now - nobody_stuck > STUCK_SECONDS or now - well > DEAD_SECONDS:
+                raise ServeError(f"TorchServe cannot answer any more; its last words: {self.log.last_words}")
+
+    def help_stranded(self, versions: list[Version]) -> None:
+        """Let those be answered who wait for a version that has lost its last worker: TorchServe would let them wait for ever."""
+        for version in versions:
+            if version.queued and not version.workers:
+                say(
+                    f"{version.queued} requests wait for {version.model} {version.version}, which has no worker: starting one for them"
+                )
+                try:
+                    self.management.drain(version.model, version.version)
+                except UNREACHABLE as error:
+                    say(f"requests that wait for {version.model} {version.version} cannot be answered: {error}", level="WARNING")
+
+    def drain(self) -> None:
+        """Go on answering until nobody asks any more: whoever sends requests needs a moment to see that we leave."""
+        if self.stopping != signal.SIGTERM or not self.args.drain_seconds:
+            return
+        say(f"draining for up to {self.args.drain_seconds:g} s")
+        end = time.monotonic() + self.args.drain_seconds
+        before = -1.0
+        while time.monotonic() < end and (now := self.requests()) != before:
+            before = now
+            time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+
+    def requests(self) -> float:
+        """Return how many requests TorchServe has taken so far."""
+        address = f"http://{reachable(self.args.metrics_host)}:{self.args.metrics_port}"
+        try:
+            with urllib.request.urlopen(f"{address}/metrics?name[]=ts_inference_requests_total", timeout=2) as response:
+                return sum(float(line.rsplit(b" ", 1)[1]) for line in response if not line.startswith(b"#"))
+        except (OSError, ValueError, IndexError):
+            return -1.0
+
+    def end(self) -> int:
+        """End Java, and with it the workers; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
