@@ -45,6 +45,8 @@ WORDS = {
     "group_left",
     "histogram_quantile",
     "increase",
+    "avg_over_time",
+    "max_over_time",
     "clamp_min",
     "abs",
     "absent",
@@ -135,7 +137,9 @@ def test_prometheus_takes_its_configuration() -> None:
 
 
 def test_every_rule_and_alert_does_what_it_should() -> None:
-    run("promtool", "test", "rules", "deploy/prometheus/tests/rules.yml", "deploy/prometheus/tests/alerts.yml")
+    files = sorted(str(file.relative_to(ROOT)) for file in (PROMETHEUS / "tests").glob("*.yml"))
+    assert len(files) == 3
+    run("promtool", "test", "rules", *files)
 
 
 def test_alertmanager_takes_its_configuration() -> None:
