@@ -2,17 +2,14 @@
 
 import base64
 import concurrent.futures
-import contextlib
 import io
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
