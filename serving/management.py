@@ -33,6 +33,13 @@ class Version:
     workers: dict[int, bool]  # by pid: is it ready?
     queued: int
 
+    def __str__(self) -> str:
+        return f"{self.model} {self.version}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.model, self.version
+
     @property
     def ready(self) -> int:
         return sum(self.workers.values())

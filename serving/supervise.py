@@ -1,6 +1,7 @@
 """One TorchServe from start to end: ready only when a known photo is answered right, ended when it cannot answer any more."""
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -41,6 +42,7 @@ class Supervisor:
         self.phase = "starting"
         self.folder = Path()
         self.digests: dict[tuple[str, str], str] = {}
+        self.given_up: set[tuple[str, str]] = set()  # versions that cannot start
         self.killed_before = killed_for_memory()
 
     def run(self) -> int:
@@ -83,15 +85,14 @@ class Supervisor:
             versions = list(self.management.versions())
         except UNREACHABLE:
             versions = []
-        return Health(self.phase, versions, {(one.model, one.version): self.digest(one) for one in versions}, self.folder)
+        return Health(self.phase, versions, {one.key: self.digest(one) for one in versions}, self.folder)
 
     def digest(self, version: Version) -> str:
         """Return the sha256 of a version's archive, empty if it is not in the store."""
-        key = version.model, version.version
-        if key not in self.digests:
+        if version.key not in self.digests:
             path = self.args.model_store.resolve() / Path(version.url).name
-            self.digests[key] = sha256(path) if path.is_file() else ""
-        return self.digests[key]
+            self.digests[version.key] = sha256(path) if path.is_file() else ""
+        return self.digests[version.key]
 
     def wait_until_ready(self, started: float) -> bool:
         """Return whether the server became ready; raise when it cannot."""
@@ -121,7 +122,7 @@ class Supervisor:
 
     def what_is_missing(self, versions: list[Version], seen: dict[tuple[str, str], set[int]]) -> str:
         """Return why the server is not ready yet, nothing if it is; raise if a worker has been replaced: it ended while it loaded."""
-        by_name = {(version.model, version.version): version for version in versions}
+        by_name = {version.key: version for version in versions}
         for archive in self.archives:
             key = archive.name, archive.version
             if (version := by_name.get(key)) is None:
@@ -164,34 +165,44 @@ class Supervisor:
 
     def stay(self) -> None:
         """Look after TorchServe until it ends, is told to end, or cannot answer any more."""
-        well = nobody_stuck = time.monotonic()
-        next_look = well + LOOK_SECONDS
+        last_look = answered = time.monotonic()
+        dead_since: dict[tuple[str, str], float] = {}
         while self.stopping is None and self.process.poll() is None:
             time.sleep(0.1)
-            if time.monotonic() < next_look:
+            if time.monotonic() < last_look + LOOK_SECONDS:
                 continue
-            health = self.look()
-            now = time.monotonic()
-            next_look = now + LOOK_SECONDS
-            self.help_stranded(health.versions)
-            alive = [version for version in health.versions if version.ready or not version.workers]
-            dead = [version for version in health.versions if version not in alive]
-            well = now if health.versions and not dead else well
-            nobody_stuck = now if health.versions and not any(version.queued for version in dead) else nobody_stuck
-            if now - nobody_stuck > STUCK_SECONDS or now - well > DEAD_SECONDS:
-                raise ServeError(f"TorchServe cannot answer any more; its last words: {self.log.last_words}")
+            health, last_look = self.look(), time.monotonic()
+            answered = last_look if health.versions else answered
+            if last_look - answered > STUCK_SECONDS:
+                raise ServeError(f"TorchServe does not answer any more; its last words: {self.log.last_words}")
+            dead = {one.key: one for one in health.versions if one.workers and not one.ready}
+            dead_since = {key: dead_since.get(key, last_look) for key in dead}
+            for key, version in dead.items():
+                self.judge_dead(version, last_look - dead_since[key])
+            for version in health.versions:
+                if version.queued and not version.workers and version.key not in self.given_up:
+                    self.help_stranded(version)
 
-    def help_stranded(self, versions: list[Version]) -> None:
+    def judge_dead(self, version: Version, seconds: float) -> None:
+        """End a server whose live version has had no worker for long; take the workers from another version that cannot start."""
+        if version.live and seconds > (STUCK_SECONDS if version.queued else DEAD_SECONDS):
+            raise ServeError(f"no worker of {version} has been ready for {seconds:.0f} s; its last words: {self.log.last_words}")
+        if not version.live and seconds > DEAD_SECONDS:
+            self.give_up(version, self.log.last_words)
+
+    def help_stranded(self, version: Version) -> None:
         """Let those be answered who wait for a version that has lost its last worker: TorchServe would let them wait for ever."""
-        for version in versions:
-            if version.queued and not version.workers:
-                say(
-                    f"{version.queued} requests wait for {version.model} {version.version}, which has no worker: starting one for them"
-                )
-                try:
-                    self.management.drain(version.model, version.version)
-                except UNREACHABLE as error:
-                    say(f"requests that wait for {version.model} {version.version} cannot be answered: {error}", level="WARNING")
+        say(f"{version.queued} requests wait for {version}, which has no worker: starting one for them")
+        try:
+            self.management.drain(version.model, version.version)
+        except UNREACHABLE as error:
+            self.give_up(version, str(error))
+
+    def give_up(self, version: Version, reason: str) -> None:
+        say(f"{version} cannot start and gets no worker any more; remove it. The reason: {reason}", level="WARNING")
+        self.given_up.add(version.key)
+        with contextlib.suppress(*UNREACHABLE):
+            self.management.scale(version.model, version.version, 0)
 
     def drain(self) -> None:
         """Go on answering until nobody asks any more: whoever sends requests needs a moment to see that we leave."""

@@ -1,4 +1,4 @@
-"""Imports go one way: scripts -> files and HTTP, training -> handler's reading of photos, handler -> itself."""
+"""Imports go one way: scripts -> serving -> model files, training -> handler's reading of photos, handler -> itself."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"handler", "training", "scripts", "benchmarks", "tests"}
+OURS = {"handler", "training", "serving", "scripts", "benchmarks", "tests"}
 PACKAGES = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "PyYAML"}  # imported under another name than installed
 SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden")}
 
@@ -47,9 +47,38 @@ def test_training_takes_only_the_reading_of_photos_from_the_handler(file: Path) 
     assert {name for name in ours if not any(f"{name}.".startswith(f"{shared}.") for shared in SHARED)} == set()
 
 
-def test_scripts_know_files_and_http_but_none_of_our_packages() -> None:
-    found = {file.name: top_level(file) & (OURS - {"scripts"}) for file in ROOT.glob("scripts/**/*.py")}
-    assert {name: ours for name, ours in found.items() if ours} == {}
+def test_scripts_know_files_http_and_the_supervisor() -> None:
+    assert foreign_to("scripts", {"scripts", "serving", "handler.model_file"}) == {}
+
+
+def test_the_supervisor_knows_model_files_and_nothing_else_of_ours() -> None:
+    assert foreign_to("serving", {"serving", "handler.model_file", "handler.archive_digest"}) == {}
+
+
+def foreign_to(package: str, allowed: set[str]) -> dict[str, set[str]]:
+    """Return what each file of a package imports of ours beyond what is allowed."""
+    found = {}
+    for file in sorted(ROOT.glob(f"{package}/*.py")):
+        ours = {name for name in imported(file) if name.split(".")[0] in OURS}
+        found[file.name] = {name for name in ours if not any(f"{name}.".startswith(f"{one}.") for one in allowed)}
+    assert found
+    return {name: ours for name, ours in found.items() if ours}
+
+
+@pytest.mark.parametrize("name", ["model_file", "archive_digest"])
+def test_what_the_supervisor_shares_with_the_handler_needs_python_only(name: str) -> None:
+    assert top_level(ROOT / "handler" / f"{name}.py") - set(sys.stdlib_module_names) == set()
+
+
+def test_only_the_handlers_entry_and_its_metrics_transport_know_torchserve() -> None:
+    knowing = {
+        file.name
+        for file in ROOT.glob("handler/*.py")
+        if "ts" in top_level(file) or "context." in file.read_text(encoding="utf-8")
+    }
+    assert knowing == {"petclf_handler.py", "telemetry.py"}
+    reached = {file.name for file in ROOT.glob("handler/*.py") if "handler.petclf_handler" in str(imported(file))}
+    assert reached == set()
 
 
 def test_the_workers_packages_are_pinned() -> None:

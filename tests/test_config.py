@@ -7,7 +7,10 @@ from pathlib import Path
 
 import yaml
 
+from handler import limits
+from handler.model_file import Archive, ModelFile
 from scripts import serve
+from serving.command import configuration
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,12 +107,10 @@ def test_every_setting_has_its_reason() -> None:
 
 
 def test_what_serve_adds_is_known_and_comes_last_so_that_it_wins(tmp_path: Path) -> None:
-    args = serve.parse(["--model-store", str(tmp_path)])
-    server = serve.Server.__new__(serve.Server)
-    server.args, server.store, server.workers = args, tmp_path, 2
-    server.archives = [serve.Archive(tmp_path / "b.mar", "p", "2", b"", []), serve.Archive(tmp_path / "a.mar", "p", "1", b"", [])]
+    args = serve.parse(["--model-store", str(tmp_path), "--workers", "2"])
+    archives = [Archive(tmp_path / f"{name}.mar", "p", version, ModelFile({}, b"")) for name, version in (("b", "2"), ("a", "1"))]
 
-    added = server.configuration().removeprefix((ROOT / "config.properties").read_text(encoding="utf-8"))
+    added = configuration(args, archives).removeprefix((ROOT / "config.properties").read_text(encoding="utf-8"))
 
     assert set(properties(added)) - KNOWN == set()
     assert (
@@ -153,3 +154,29 @@ def test_the_log_is_one_json_object_a_line_and_has_no_line_a_request() -> None:
     assert layout.get("pattern", "").startswith('{"time":')
     assert "%enc{%m %ex{short}}{JSON}" in layout.get("pattern", "")
     assert levels["ACCESS_LOG"] == "off"
+
+
+def test_every_file_that_repeats_a_limit_says_what_the_handler_says() -> None:
+    """handler/limits.py is the home of each; TorchServe, nginx, the page and the documents cannot read it there."""
+
+    def number(path: str, pattern: str) -> set[str]:
+        found = re.findall(pattern, (ROOT / path).read_text(encoding="utf-8"))
+        assert found, f"{path} has no {pattern}"
+        return {one.replace(",", "") for one in found}
+
+    model = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text(encoding="utf-8"))
+    assert number("config.properties", r"max_request_size=(\d+)") == {str(limits.MAX_BODY)}
+    assert number("deploy/gateway/nginx.conf", r"client_max_body_size (1\d+);") == {str(limits.MAX_BODY)}
+    assert number("web/page.html", r"MOST_BYTES = (\d+)") == {str(limits.MAX_BODY)}
+    assert number("docs/api.md", r"([\d,]+) bytes a request") == {str(limits.MAX_BODY)}
+    assert number("docs/gateway.md", r"\| body \| ([\d,]+) bytes") == {str(limits.MAX_BODY)}
+    assert number("docs/api.md", r"([\d,]+) pixels a photo") == {str(limits.MAX_PIXELS)}
+    assert number("docs/api.md", r"up to (\d+) of these objects") == {str(limits.MAX_INSTANCES)}
+    assert (model["jobQueueSize"], model["responseTimeout"]) == (limits.QUEUE, limits.RESPONSE_SECONDS)
+    assert number("deploy/gateway/start", r"GATEWAY_IN_FLIGHT:-(\d+)") == {str(limits.QUEUE)}
+
+
+def test_the_times_add_up_to_an_answer_within_fifteen_seconds() -> None:
+    reading = limits.READ_SECONDS + limits.FETCH_SECONDS  # a fetch may begin just before the time for reading ends
+    assert reading < limits.RESPONSE_SECONDS
+    assert limits.WAIT_SECONDS + limits.RESPONSE_SECONDS < 15

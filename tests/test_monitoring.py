@@ -66,7 +66,9 @@ def queries() -> list[str]:
 
 
 def names_in(query: str) -> set[str]:
-    bare = re.sub(r"\{[^}]*\}|\"[^\"]*\"|\[[^\]]*\]|\boffset \d+[smh]|\b\d[\d.e-]*|\b(?:by|on|ignoring|group_left) ?\([^)]*\)", " ", query)
+    bare = re.sub(
+        r"\{[^}]*\}|\"[^\"]*\"|\[[^\]]*\]|\boffset \d+[smh]|\b\d[\d.e-]*|\b(?:by|on|ignoring|group_left) ?\([^)]*\)", " ", query
+    )
     return {name for name in re.findall(r"[A-Za-z_][\w:]*", bare) if name not in WORDS}
 
 

@@ -99,9 +99,31 @@ class Serving:
 
 
 def start(
-    folder: Path, archives: dict[str, Path] | None = None, environment: dict[str, str] | None = None, *options: str, ports: list[int] | None = None
+    folder: Path,
+    archives: dict[str, Path] | None = None,
+    environment: dict[str, str] | None = None,
+    *options: str,
+    ports: list[int] | None = None,
 ) -> Serving:
     """Start `python -m scripts.serve`; returns when it says that it is ready."""
+    serving = launch(folder, archives, environment, *options, ports=ports)
+    end = time.monotonic() + 90
+    while '"message": "ready in' not in serving.log.read_text(encoding="utf-8"):
+        if serving.process.poll() is not None or time.monotonic() > end:
+            serving.process.kill()
+            pytest.fail(f"the server did not come up:\n{serving.log.read_text(encoding='utf-8')}")
+        time.sleep(0.1)
+    return serving
+
+
+def launch(
+    folder: Path,
+    archives: dict[str, Path] | None = None,
+    environment: dict[str, str] | None = None,
+    *options: str,
+    ports: list[int] | None = None,
+) -> Serving:
+    """Start `python -m scripts.serve`, and wait for nothing."""
     store = folder / "store"
     store.mkdir(parents=True, exist_ok=True)
     digest = ""
@@ -119,28 +141,21 @@ def start(
             [*command, *options], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "PETCLF_PREDICTION_LOG": str(folder / "predictions.jsonl"), **(environment or {})},
         )  # fmt: skip
-    serving = Serving(process, *ports, store, log, folder, digest)
-    end = time.monotonic() + 90
-    while '"message": "ready in' not in log.read_text(encoding="utf-8"):
-        if process.poll() is not None or time.monotonic() > end:
-            process.kill()
-            pytest.fail(f"the server did not come up:\n{log.read_text(encoding='utf-8')}")
-        time.sleep(0.1)
-    return serving
+    return Serving(process, *ports, store, log, folder, digest)
 
 
-def register(serving: Serving, name: str, handler: str, settings: str, workers: int = 1) -> None:
-    """Let the server serve another model beside ours: one class of Python that does what a test needs."""
-    manifest = {"createdOn": "", "runtime": "python", "archiverVersion": "0.12.0", "model": {
-        "modelName": name, "modelVersion": "1", "handler": f"{name}.py", "configFile": "model-config.yaml",
-    }}  # fmt: skip
-    with zipfile.ZipFile(serving.store / f"{name}.mar", "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr(f"{name}.py", handler)
-        archive.writestr("model-config.yaml", settings)
-    params = {"url": f"{name}.mar", "initial_workers": str(workers), "synchronous": "true"}
-    response = requests.post(f"{serving.management}/models", params=params, timeout=60)
-    assert response.status_code == 200, response.text
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The released model's archive, called 99.10.0."""
+    folder = tmp_path_factory.mktemp("newer")
+    with zipfile.ZipFile(ROOT / "pretrained" / "petclf.pt") as old, zipfile.ZipFile(folder / "model.pt", "w") as new:
+        for entry in old.namelist():
+            data = old.read(entry)
+            if entry.endswith("metadata.json"):
+                data = json.dumps({**json.loads(data), "version": "99.10.0"}).encode()
+            new.writestr(entry, data)
+    build_archive(folder / "model.pt", folder / "petclf-99.10.0.mar")
+    return folder / "petclf-99.10.0.mar"
 
 
 @pytest.fixture(scope="session")

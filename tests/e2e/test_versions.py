@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,20 +29,6 @@ def released() -> str:
         ["unzip", "-p", str(ROOT / "pretrained" / "petclf.pt"), "*/extra/metadata.json"], capture_output=True, check=True, text=True
     ).stdout)  # fmt: skip
     return metrics["version"]
-
-
-@pytest.fixture(scope="module")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The released model, called 99.10.0."""
-    folder = tmp_path_factory.mktemp("newer")
-    with zipfile.ZipFile(ROOT / "pretrained" / "petclf.pt") as old, zipfile.ZipFile(folder / "model.pt", "w") as new:
-        for entry in old.namelist():
-            data = old.read(entry)
-            if entry.endswith("metadata.json"):
-                data = json.dumps({**json.loads(data), "version": "99.10.0"}).encode()
-            new.writestr(entry, data)
-    build_archive(folder / "model.pt", folder / "petclf-99.10.0.mar")
-    return folder / "petclf-99.10.0.mar"
 
 
 @pytest.fixture

@@ -87,10 +87,7 @@ def test_a_port_that_is_taken_is_told(archive: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         told = reason(run(archive.parent, "--management-port", str(port)))
-    assert (
-        told
-        == f"port {port} on 127.0.0.1 cannot be used: address already in use; choose another with --management-port"
-    )
+    assert told == f"port {port} on 127.0.0.1 cannot be used: address already in use; choose another with --management-port"
 
 
 def test_a_wrong_java_home_is_told(archive: Path) -> None:
