@@ -1,60 +1,38 @@
-"""A real Prometheus reads the real server, and every query of rules, alerts and dashboard gets an answer."""
+"""A real Prometheus reads a real server: all queries of rules, alerts and dashboard return values."""
 
-import shutil
-import subprocess
+import re
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
-import yaml
 
 from tests.drawing import draw_photo, encoded
-from tests.e2e.conftest import ROOT, Serving, free_port
-from tests.test_monitoring import RULES, names_in, panels
+from tests.e2e.conftest import Serving
+from tests.e2e.prometheus import Prometheus, run_prometheus
+from tests.test_monitoring import OWN_LABELS, RULES, SUPERVISOR, names_in, panels
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PROGRAM = shutil.which("prometheus")
-if PROGRAM is None:
-    pytest.skip("no Prometheus here; Debian: apt-get install prometheus", allow_module_level=True)
-
-# what only a fault brings about; the queries that name them are asked too, and may be empty
-FAULTS = {"petclf_failed", "petclf_log_lost", "Requests5XX"}
+# these exist only after a fault, so a healthy run has no value of them
+FAULTS = {"petclf_failed_total", "petclf_log_lost_total", "Requests5XX"}
 
 
 @pytest.fixture(scope="module")
-def prometheus(server: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("prometheus")
-    port = free_port()
-    for name in ("rules.yml", "alerts.yml"):
-        text = (ROOT / "deploy" / "prometheus" / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text, encoding="utf-8")
-    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{server.metrics_port}"]}]
-    config["scrape_configs"] = [scrape for scrape in config["scrape_configs"] if scrape["job_name"] != "gateway"]  # none here
-    config["scrape_configs"][1]["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    process = subprocess.Popen(
-        [str(PROGRAM), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def prometheus(server: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     stop = threading.Event()
     asking = threading.Thread(target=ask, args=(server, stop))
-    asking.start()
-    time.sleep(25)  # two figures of each counter, and the gauges of every five seconds
-    yield f"http://127.0.0.1:{port}"
-    stop.set()
-    asking.join()
-    process.terminate()
-    process.wait(10)
+    with run_prometheus(tmp_path_factory.mktemp("prometheus"), [server], "1s") as running:
+        asking.start()
+        time.sleep(25)  # two values of each counter, and the gauges of every five seconds
+        yield running
+        stop.set()
+        asking.join()
 
 
 def ask(server: Serving, stop: threading.Event) -> None:
-    """Keep the server busy with good photos and bad ones."""
+    """Send photos, and every seventh time something else."""
     photos = [encoded(draw_photo(label, seed, (200, 150))) for label in ("cat", "dog", "cross") for seed in range(4)]
     count = 0
     while not stop.wait(0.02):
@@ -62,33 +40,39 @@ def ask(server: Serving, stop: threading.Event) -> None:
         count += 1
 
 
-def answers(prometheus: str, query: str) -> list[object]:
-    response = requests.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=10).json()
-    assert response["status"] == "success", response
-    found: list[object] = response["data"]["result"]
-    return found
-
-
-def test_every_query_of_the_dashboard_gets_an_answer(prometheus: str) -> None:
+def test_every_query_of_the_dashboard_gets_an_answer(prometheus: Prometheus) -> None:
     empty = [
         (panel["title"], target["expr"])
         for panel in panels()
         for target in panel["targets"]
-        if not answers(prometheus, target["expr"])
+        if not prometheus.query(target["expr"])
     ]
     assert empty == []
 
 
-def test_every_recording_rule_has_a_value(prometheus: str) -> None:
-    assert [rule["record"] for rule in RULES if "record" in rule and not answers(prometheus, rule["record"])] == []
+def test_every_recording_rule_has_a_value(prometheus: Prometheus) -> None:
+    assert [rule["record"] for rule in RULES if "record" in rule and not prometheus.query(rule["record"])] == []
 
 
-def test_every_metric_that_an_alert_speaks_of_is_there(prometheus: str) -> None:
+def test_every_metric_that_an_alert_speaks_of_is_there(prometheus: Prometheus) -> None:
     names = {name for rule in RULES if "alert" in rule for name in names_in(rule["expr"])} - FAULTS
-    assert [name for name in names if not answers(prometheus, name)] == []
+    assert [name for name in names if not prometheus.query(name)] == []
 
 
-def test_in_a_healthy_run_no_alert_fires(prometheus: str) -> None:
-    response = requests.get(f"{prometheus}/api/v1/alerts", timeout=10).json()
-    firing = [alert["labels"]["alertname"] for alert in response["data"]["alerts"] if alert["state"] == "firing"]
-    assert firing == []
+def test_the_supervisor_sends_the_declared_metrics_with_their_labels_and_a_help_text(
+    prometheus: Prometheus, server: Serving
+) -> None:
+    text = requests.get(f"{server.supervisor}/metrics", timeout=10).text
+    helped = {line.split(" ", 3)[2] for line in text.splitlines() if line.startswith("# HELP ")}
+    sent = {name: set(prometheus.query(name)[0]["metric"]) - {"__name__"} - OWN_LABELS for name in SUPERVISOR}
+    assert (sent, helped) == (SUPERVISOR, set(SUPERVISOR))
+
+
+def test_the_help_text_of_a_workers_metric_explains_it(server: Serving) -> None:
+    text = requests.get(server.metrics_url, timeout=10).text
+    found = re.findall(r"^# HELP petclf_predictions_total (.*)$", text, re.MULTILINE)
+    assert found == ["Torchserve prometheus counter metric with unit: photos answered by label and by why they are unsure"]
+
+
+def test_in_a_healthy_run_no_alert_fires(prometheus: Prometheus) -> None:
+    assert prometheus.fired() == set()

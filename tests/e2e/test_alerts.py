@@ -1,0 +1,386 @@
+"""Each alert fires when its fault is caused on a real server, and clears when the fault ends; a switch of versions fires none.
+
+The rules are the shipped ones with all durations divided by FASTER, so that hours pass in half a minute. Faults that do not disturb
+each other are caused at the same time.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from handler.classifier import Classifier, Judgement
+from handler.photo_input import decode_photo
+from scripts.build_archive import build_archive
+from tests.drawing import draw_photo, encoded
+from tests.e2e.conftest import ROOT, Serving, start, wait_until
+from tests.e2e.prometheus import Prometheus, faster, run_prometheus
+from tests.test_monitoring import ALERTS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+FASTER = 120
+SWITCH_FASTER = 20  # a worker needs ten seconds to start on a busy machine, which must not become minutes
+LONGEST = 75  # seconds until an alert fires or clears; the slowest is one hour's share of photos that must hold for an hour
+VERSION = "99.10.0"  # newer than any release
+DISK = 8 * 2**20  # bytes of the disk that is filled
+
+
+@dataclass
+class Place:
+    """A server, clients that ask it all the time, and the Prometheus that watches it."""
+
+    server: Serving
+    prometheus: Prometheus
+    photos: Sequence[bytes]  # what the clients send from now on
+    others: list[Serving] = field(default_factory=list)
+    archive: Path | None = None  # a newer version
+
+    @contextlib.contextmanager
+    def asked(self, clients: int, pause: float) -> Iterator[None]:
+        """Let clients ask until the end; what they get is Prometheus' business."""
+        over = threading.Event()
+
+        def ask(number: int) -> None:
+            session = requests.Session()
+            for count in itertools.count(number):
+                if over.wait(pause):
+                    return
+                with contextlib.suppress(requests.RequestException):
+                    session.post(f"{self.server.url}/predictions/petclf", self.photos[count % len(self.photos)], timeout=30)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What makes alerts fire: entering `cause` begins it, leaving ends it."""
+
+    alerts: frozenset[str]
+    cause: Callable[[Place], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Whether an alert fired before its fault, during it, and was still firing some time after its end."""
+
+    before: bool
+    during: bool
+    after: bool
+
+
+def observe(place: Place, fault: Fault) -> dict[str, Course]:
+    before = place.prometheus.firing()
+    seen: set[str] = set()
+    with fault.cause(place):
+        end = time.monotonic() + LONGEST
+        while not fault.alerts <= seen and time.monotonic() < end:
+            seen |= place.prometheus.firing()
+            time.sleep(0.2)
+    end = time.monotonic() + LONGEST
+    while (after := place.prometheus.firing() & fault.alerts) and time.monotonic() < end:
+        time.sleep(0.2)
+    return {alert: Course(alert in before, alert in seen, alert in after) for alert in fault.alerts}
+
+
+def in_turn(place: Place, *faults: Fault) -> dict[str, Course]:
+    courses: dict[str, Course] = {}
+    for fault in faults:
+        if courses:  # a server that starts again has no worker for a while, which fires an alert of its own
+            wait_until(lambda: not place.prometheus.firing(), LONGEST)
+        courses |= observe(place, fault)
+    return courses
+
+
+@contextlib.contextmanager
+def stopped(place: Place) -> Iterator[None]:
+    """Stop the server, and start it again on the same ports."""
+    server = place.server
+    server.stop()
+    yield
+    ports = [server.port, server.management_port, server.metrics_port, server.ready_port]
+    place.server = start(server.folder, {}, logging_to(server.folder), "--workers", "1", ports=ports)
+
+
+@contextlib.contextmanager
+def workers_killed(place: Place) -> Iterator[None]:
+    """Kill every worker, and every one that TorchServe starts instead."""
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.05):
+            for pid in worker_pids(place.server):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    wait_until(lambda: is_ready(place.server), 60)
+
+
+def worker_pids(server: Serving) -> list[int]:
+    found = []
+    for process in psutil.Process(server.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("model_service_worker" in word for word in process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+def is_ready(server: Serving) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{server.supervisor}/ready", timeout=5).ok
+    return False
+
+
+@contextlib.contextmanager
+def sending(place: Place, photos: Sequence[bytes]) -> Iterator[None]:
+    """Let the clients send other photos than the ordinary ones."""
+    ordinary, place.photos = place.photos, photos
+    try:
+        yield
+    finally:
+        place.photos = ordinary
+
+
+def gradient(width: int, height: int) -> bytes:
+    """Return a photo that is small to send and takes long to read."""
+    return encoded(Image.linear_gradient("L").resize((width, height)).convert("RGB"), "PNG")
+
+
+def huge_photos(place: Place) -> AbstractContextManager[None]:
+    return sending(place, [gradient(7000, 7000)])
+
+
+@contextlib.contextmanager
+def overloaded(place: Place) -> Iterator[None]:
+    """Send more photos than the worker can answer, from more clients than may wait."""
+    with sending(place, [gradient(1500, 1000)]), place.asked(clients=130, pause=0.2):
+        yield
+
+
+def other_photos(place: Place) -> AbstractContextManager[None]:
+    """Send drawings that the model finds unlike its training photos, and takes for cats."""
+
+    def unlike(judgement: Judgement) -> bool:
+        return judgement.unsure_because == "unlike_training_photos" and judgement.label == "cat"
+
+    return sending(place, photos_that(unlike, 6, (200, 150)))
+
+
+@contextlib.contextmanager
+def log_on_full_disk(place: Place) -> Iterator[None]:
+    """Let the prediction log be a device that is always full."""
+    log = prediction_log(place.server.folder)
+    log.unlink()
+    log.symlink_to("/dev/full")
+    yield
+    log.unlink()
+
+
+@contextlib.contextmanager
+def disk_filled(place: Place) -> Iterator[None]:
+    """Fill the disk of the prediction log but for a twentieth."""
+    filler = prediction_log(place.server.folder).parent / "filler"
+    filler.write_bytes(bytes(DISK * 19 // 20))
+    yield
+    filler.unlink()
+
+
+@contextlib.contextmanager
+def switched_on_one_server(place: Place) -> Iterator[None]:
+    """Switch the first server to a newer version, and the second one later."""
+    switch(place.server, place.archive)
+    yield
+    for other in place.others:
+        switch(other, place.archive)
+
+
+def switch(server: Serving, archive: Path | None) -> None:
+    """Register a version, make it the default when its worker is ready, and remove the one before."""
+    assert archive is not None
+    shutil.copy(archive, server.store)
+    old = server.describe()["modelVersion"]
+    models = f"{server.management}/models"
+    # not synchronous: TorchServe has one thread for all ports, and it would answer nothing until the worker is ready
+    requests.post(
+        models, params={"url": archive.name, "initial_workers": "1", "synchronous": "false"}, timeout=60
+    ).raise_for_status()
+    wait_until(lambda: has_ready_worker(f"{models}/petclf/{VERSION}"), 60)
+    requests.put(f"{models}/petclf/{VERSION}/set-default", timeout=60).raise_for_status()
+    requests.delete(f"{server.supervisor}/models/petclf/{old}", timeout=60).raise_for_status()
+
+
+def has_ready_worker(address: str) -> bool:
+    [version] = requests.get(address, timeout=30).json()
+    return any(worker["status"] == "READY" for worker in version["workers"])
+
+
+STOPPED = Fault(frozenset({"PetclfScrapeMissing"}), stopped)
+KILLED = Fault(frozenset({"PetclfNoReadyWorker"}), workers_killed)
+HUGE_PHOTOS = Fault(frozenset({"PetclfSlow"}), huge_photos)
+OVERLOADED = Fault(frozenset({"PetclfErrorsFast", "PetclfErrorsSlow", "PetclfQueueFilling"}), overloaded)
+OTHER_PHOTOS = Fault(frozenset({"PetclfLabelShareShifted", "PetclfUnsureOften", "PetclfDrift"}), other_photos)
+LOG_FULL = Fault(frozenset({"PetclfLogLost"}), log_on_full_disk)
+DISK_FILLED = Fault(frozenset({"PetclfDiskFilling"}), disk_filled)
+HALF_SWITCHED = Fault(frozenset({"PetclfVersionsDiffer"}), switched_on_one_server)
+FAULTS = (STOPPED, KILLED, HUGE_PHOTOS, OVERLOADED, OTHER_PHOTOS, LOG_FULL, DISK_FILLED, HALF_SWITCHED)
+
+
+def photos_that(wanted: Callable[[Judgement], bool], count: int, size: tuple[int, int]) -> list[bytes]:
+    """Draw photos until the model says of enough of them what is wanted."""
+    classifier = Classifier(ROOT / "pretrained" / "petclf.pt", "cpu", 1)
+    found: list[bytes] = []
+    for seed, shape in itertools.product(range(1000), ("cat", "dog", "cross")):
+        photo = encoded(draw_photo(shape, seed, size), "PNG")
+        [judgement], _ = classifier.predict(decode_photo(photo, classifier.size)[None])
+        if wanted(judgement):
+            found.append(photo)
+        if len(found) == count:
+            return found
+    pytest.fail("the model says that of none of the drawn photos")
+
+
+@pytest.fixture(scope="module")
+def ordinary() -> list[bytes]:
+    """Photos that the model is sure of, as many cats as dogs."""
+
+    def sure_of(label: str) -> Callable[[Judgement], bool]:
+        return lambda judgement: judgement.unsure_because is None and judgement.unlike < 0.35 and judgement.label == label
+
+    pairs = zip(*(photos_that(sure_of(label), 3, (28, 21)) for label in ("cat", "dog")), strict=True)
+    return [photo for pair in pairs for photo in pair]
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The released model under a newer version."""
+    folder = tmp_path_factory.mktemp("newer")
+    with zipfile.ZipFile(ROOT / "pretrained" / "petclf.pt") as old, zipfile.ZipFile(folder / "model.pt", "w") as new:
+        for entry in old.namelist():
+            data = old.read(entry)
+            new.writestr(entry, json.dumps({**json.loads(data), "version": VERSION}) if entry.endswith("metadata.json") else data)
+    build_archive(folder / "model.pt", folder / f"petclf-{VERSION}.mar")
+    return folder / f"petclf-{VERSION}.mar"
+
+
+def logging_to(folder: Path) -> dict[str, str]:
+    return {"PETCLF_PREDICTION_LOG": str(prediction_log(folder))}
+
+
+def prediction_log(folder: Path) -> Path:
+    return folder / "log" / "predictions.jsonl"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Put a small disk of its own at the folder; returns whether this machine allows that."""
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    try:
+        yield mounted.returncode == 0
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def place_of(folder: Path, photos: Sequence[bytes], *others: Serving) -> Iterator[Place]:
+    """Start a server with one worker, clients and a Prometheus; `others` are watched too."""
+    server = start(folder, None, logging_to(folder), "--workers", "1")
+    try:
+        with run_prometheus(folder / "prometheus", [server, *others], "500ms", FASTER) as prometheus:
+            place = Place(server, prometheus, photos, list(others))
+            with place.asked(clients=2, pause=0.08):
+                time.sleep(5)  # a long while for rules whose hour has half a minute
+                yield place
+    finally:
+        place.server.stop()
+
+
+@dataclass(frozen=True)
+class Results:
+    """How each alert went, and what fired while nothing but a switch of versions happened."""
+
+    courses: dict[str, Course]
+    during_switch: set[str]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, ordinary: list[bytes], newer: Path) -> Results:
+    folder = tmp_path_factory.mktemp("alerts")
+    with contextlib.ExitStack() as stack:
+        mounted = stack.enter_context(small_disk(folder / "photos" / "log"))
+        second = start(folder / "second", None, None, "--workers", "1")
+        stack.callback(second.stop)
+        photos = stack.enter_context(place_of(folder / "photos", ordinary))
+        lives = stack.enter_context(place_of(folder / "lives", ordinary))
+        switched = stack.enter_context(place_of(folder / "switched", ordinary, second))
+        switched.archive = newer
+        alone = stack.enter_context(run_prometheus(folder / "alone", [switched.server], "1s", SWITCH_FASTER))
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            running = [
+                pool.submit(in_turn, photos, OTHER_PHOTOS),
+                pool.submit(in_turn, photos, LOG_FULL),
+                pool.submit(in_turn, lives, STOPPED, KILLED),
+                pool.submit(in_turn, switched, HALF_SWITCHED),
+                *([pool.submit(in_turn, photos, DISK_FILLED)] if mounted else []),
+            ]
+        during_switch = alone.fired()
+        courses = [future.result() for future in running]
+        courses.append(in_turn(lives, HUGE_PHOTOS, OVERLOADED))  # they would disturb the others
+    return Results({alert: course for some in courses for alert, course in some.items()}, during_switch)
+
+
+def test_every_alert_has_a_fault() -> None:
+    assert sorted(alert for fault in FAULTS for alert in fault.alerts) == sorted(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_fires_while_its_fault_lasts_and_clears_afterwards(alert: str, results: Results) -> None:
+    if alert == "PetclfDiskFilling" and alert not in results.courses:
+        pytest.skip("only root can mount a small disk to fill")
+    assert results.courses[alert] == Course(before=False, during=True, after=False)
+
+
+def test_an_ordinary_switch_of_versions_fires_no_alert(results: Results) -> None:
+    assert results.during_switch == set()
+
+
+def test_only_durations_become_shorter() -> None:
+    rules = "expr: rate(a_5m[5m]) > 14.4 unless a offset 10m\nfor: 2h\nsummary: limit 250 ms for: a while"
+    assert (
+        faster(rules, 120)
+        == "expr: rate(a_5m[2500ms]) > 14.4 unless a offset 5000ms\nfor: 60000ms\nsummary: limit 250 ms for: a while"
+    )
