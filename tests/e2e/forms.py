@@ -9,7 +9,7 @@ from functools import partial
 TOKEN = string.ascii_letters + string.digits + "'+_-."
 LEGAL_IN_BOUNDARY = TOKEN + "(),/:=? "  # RFC 2046; a space not at the end
 NAMES = [
-    "file", "image", "photo", "data", "body", "describe", "x[0]", "the photo", "Bild ä 猫", "a%22b", "a;b", "a=b", "a,b",
+    "file", "image", "photo", "data", "body", "describe", "x[0]", "the photo", "Bild ä 猫", "a%22b", "a;b", "a=b", "a,b", "explain", "Host",
 ]  # fmt: skip
 FILE_NAMES = [
     "photo.jpg", "a b.jpg", "C:\\\\photos\\\\a.jpg", 'my \\"best\\" cat.jpg', "my %22best%22 cat.jpg", "it's.jpg", "a;b.jpg", "a=b,c.jpg",
