@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 SECONDS = 5.0  # for an answer
+QUIET = 0.5  # seconds
 START_SECONDS = 60  # for a worker to come up
 
 
@@ -80,7 +81,10 @@ class Management:
         return waiting
 
     def wait_for_queue(self, model: str, version: str, end: float) -> None:
-        while self.queued(model, version) and time.monotonic() < end:
+        """Wait until nothing has been queued for a moment, in which workers may finish what they have in their hands."""
+        last = time.monotonic()
+        while time.monotonic() < min(end, last + QUIET):
+            last = time.monotonic() if self.queued(model, version) else last
             time.sleep(0.05)
 
     def drain(self, model: str, version: str, seconds: float = START_SECONDS) -> None:
