@@ -130,16 +130,28 @@ def to_request(row: Mapping[str, Any], headers: Mapping[str, Any], fallback_id: 
 
 
 def files_of(row: Mapping[str, Any], headers: Mapping[str, Any]) -> list[bytes]:
-    """Return a form's files, whatever their fields are called; text fields beside them do not matter."""
+    """Return a form's files, whatever their fields are called; text fields beside them do not matter.
+
+    TorchServe keeps a part's type among the headers, under the field's name, where a real header of that name takes its place.
+    """
     fields = {name: bytes(value) for name, value in row.items() if isinstance(value, (bytes, bytearray)) and value}
-    files = [name for name in fields if isinstance(headers.get(name), dict) and headers[name].get("content-type")]
-    return [fields[name] for name in files or fields]
+    typed = [name for name in fields if isinstance(headers.get(name), dict) and headers[name].get("content-type")]
+    binary = [name for name in fields if not is_text(fields[name])]
+    return [fields[name] for name in typed or binary or fields]
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def from_attributes(row: Mapping[str, Any]) -> bytes:
     """Return the body of `curl -d @question.json`, which TorchServe took apart as if it were NAME=VALUE&NAME=VALUE.
 
-    Base64 is the only text of JSON in which that loses something: its + became a space.
+    Base64 is the only text of JSON in which that loses something: its + became a space. Of a body without any = nothing arrives.
     """
     whole = "&".join("=".join((name, bytes(value).decode("utf-8", "replace"))) if value else name for name, value in row.items())
     return re.sub(r'"[^"]*"', lambda text: text[0].replace(" ", "+"), whole).encode()

@@ -73,16 +73,18 @@ def read_question(request: Request) -> Question:
         return Question(Kind.CARD)
     if request.files is not None:
         return Question(request.kind, [only_file(request.files)], accept=request.accept)
-    if not request.body:
+    is_form = request.content_type == "application/x-www-form-urlencoded"
+    if not request.body and not is_form:
         if request.has_body:
             raise Refusal("empty_body", f"the body is empty; {HOW}")
         return Question(Kind.HOW_TO_ASK, accept=request.accept)
     if request.content_type.endswith("json") or request.body[:64].lstrip()[:1] in (b"{", b"["):
         photos, many = json_photos(request.body)
         return Question(request.kind, photos, many, request.accept)
-    if request.content_type == "application/x-www-form-urlencoded":
+    if is_form:
         raise Refusal(
-            "unsupported_media_type", "a form cannot carry a photo; use curl -T photo.jpg, or multipart: curl -F file=@photo.jpg"
+            "unsupported_media_type",
+            "a form cannot carry a photo; use curl -T photo.jpg, curl -F file=@photo.jpg, or say -H 'Content-Type: application/json'",
         )
     return Question(request.kind, [request.body], accept=request.accept)
 

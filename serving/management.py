@@ -79,7 +79,11 @@ class Management:
         waiting: int = self.ask("GET", f"/models/{model}/{version}")[0]["jobQueueStatus"]["pendingRequests"]
         return waiting
 
-    def drain(self, model: str, version: str, seconds: float = 2 * START_SECONDS) -> None:
+    def wait_for_queue(self, model: str, version: str, end: float) -> None:
+        while self.queued(model, version) and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def drain(self, model: str, version: str, seconds: float = START_SECONDS) -> None:
         """Take the last worker from a version such that nobody waits for it any more.
 
         TorchServe puts what a worker had in its hands back into the queue when it takes that worker away, and refuses new
@@ -92,8 +96,7 @@ class Management:
             if not self.queued(model, version):
                 return
             self.scale(model, version, 1)
-            while self.queued(model, version) and time.monotonic() < end:
-                time.sleep(0.05)
+            self.wait_for_queue(model, version, end)
         raise ManagementError(409, f"{model} {version} is asked all the time; make another version the default first")
 
     def remove(self, model: str, version: str) -> Any:
@@ -103,8 +106,6 @@ class Management:
             raise ManagementError(404, f"there is no {model} {version}")
         if len(found) > 1 and any(one.version == version and one.live for one in found):
             raise ManagementError(409, f"{model} {version} is live; make another version the default first")
-        end = time.monotonic() + SECONDS
-        while self.queued(model, version) and time.monotonic() < end:  # usually empty at once, and no worker starts again for it
-            time.sleep(0.05)
+        self.wait_for_queue(model, version, time.monotonic() + SECONDS)  # or a worker would have to start again for it
         self.drain(model, version)
         return self.ask("DELETE", f"/models/{model}/{version}", START_SECONDS)

@@ -23,7 +23,7 @@ from serving.say import Log, ServeError, say
 from serving.store import find_archives
 
 LOOK_SECONDS = 1.0
-STUCK_SECONDS = 11.0  # with whoever waits then, a server that cannot answer is ended: nobody waits for more than 15
+STUCK_SECONDS = 8.0  # a server that cannot answer is ended if somebody waits; a worker that hangs is found after 5 more
 DEAD_SECONDS = 60.0  # the same where nobody waits
 UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
 

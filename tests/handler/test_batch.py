@@ -220,6 +220,6 @@ def test_what_may_have_waited_too_long_is_refused_before_a_pixel_is_read(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("handler.batch.to_square", None)
-    replies, outcome = answerer.answer([raw(PHOTO), get()], waited=5.1)
+    replies, outcome = answerer.answer([raw(PHOTO), get()], waited=6.1)
     assert [(reply.status, content(reply)["error"]["code"]) for reply in replies] == [(503, "busy")] * 2
     assert dict(outcome.refused) == {"busy": 2}

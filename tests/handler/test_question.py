@@ -86,6 +86,7 @@ def test_one_instance_is_still_answered_as_many() -> None:
         (form({"file": b""}, {"file": "image/png"}), "empty_body"),
         (form({"one": PHOTO, "two": PHOTO}, {"one": "image/png", "two": "image/png"}), "bad_request"),
         (taken_apart(b"a=b&c=d"), "unsupported_media_type"),
+        (to_request({}, {"Content-Type": "application/x-www-form-urlencoded"}, "id"), "unsupported_media_type"),
         (raw(b"{", {"Content-Type": "application/json"}), "bad_json"),
         (raw(b"{'image': 1}"), "bad_json"),
         (raw(b"\xff\xfe", {"Content-Type": "application/json"}), "bad_json"),
