@@ -48,7 +48,7 @@ class Place:
 
     server: Serving
     prometheus: Prometheus
-    photos: Sequence[bytes]  # what the clients send from now on
+    photos: Sequence[bytes]  # what the clients send from now on; nothing if empty
     others: list[Serving] = field(default_factory=list)
     archive: Path | None = None  # a newer version
 
@@ -62,8 +62,9 @@ class Place:
             for count in itertools.count(number):
                 if over.wait(pause):
                     return
-                with contextlib.suppress(requests.RequestException):
-                    session.post(f"{self.server.url}/predictions/petclf", self.photos[count % len(self.photos)], timeout=30)
+                if photos := self.photos:
+                    with contextlib.suppress(requests.RequestException):
+                        session.post(f"{self.server.url}/predictions/petclf", photos[count % len(photos)], timeout=30)
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
         for thread in threads:
@@ -127,6 +128,16 @@ def stopped(place: Place) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def sending(place: Place, photos: Sequence[bytes]) -> Iterator[None]:
+    """Let the clients send other photos than the ordinary ones."""
+    ordinary, place.photos = place.photos, photos
+    try:
+        yield
+    finally:
+        place.photos = ordinary
+
+
+@contextlib.contextmanager
 def workers_killed(place: Place) -> Iterator[None]:
     """Kill every worker, and every one that TorchServe starts instead."""
     over = threading.Event()
@@ -138,13 +149,15 @@ def workers_killed(place: Place) -> Iterator[None]:
                     os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    wait_until(lambda: is_ready(place.server), 60)
+    with sending(place, []):  # the supervisor soon ends a server for which requests wait in vain
+        time.sleep(1)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        wait_until(lambda: is_ready(place.server), 60)
 
 
 def worker_pids(server: Serving) -> list[int]:
@@ -160,16 +173,6 @@ def is_ready(server: Serving) -> bool:
     with contextlib.suppress(requests.RequestException):
         return requests.get(f"{server.supervisor}/ready", timeout=5).ok
     return False
-
-
-@contextlib.contextmanager
-def sending(place: Place, photos: Sequence[bytes]) -> Iterator[None]:
-    """Let the clients send other photos than the ordinary ones."""
-    ordinary, place.photos = place.photos, photos
-    try:
-        yield
-    finally:
-        place.photos = ordinary
 
 
 def gradient(width: int, height: int) -> bytes:
