@@ -3,27 +3,21 @@
 import time
 from collections import deque
 
-import psutil
-
 from handler.limits import QUEUE
 
 PAUSE = 0.02  # seconds without work: nothing can have waited
-FIRST = 0.5  # seconds after loading in which there comes what waited for it
 
 
 class Backlog:
     """Remembers when this worker took its last QUEUE requests.
 
     What comes now has waited at most since the first of them was taken, for those before it in the queue were no more than QUEUE,
-    and at most since this worker last had nothing to do; while it was loading, it had. Several workers share a queue, so it is
-    often less.
+    and at most since this worker last had nothing to do. Several workers share a queue, so it is often less.
     """
 
     def __init__(self) -> None:
-        now = time.monotonic()
-        loading = time.time() - psutil.Process().create_time()
-        self.taken: deque[float] = deque([now - loading], maxlen=QUEUE)
-        self.free_since = now + FIRST
+        self.taken: deque[float] = deque(maxlen=QUEUE)
+        self.free_since = 0.0
 
     def longest_wait(self, count: int) -> float:
         """Return how long the `count` requests that have just come may have waited, in seconds."""

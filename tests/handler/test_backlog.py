@@ -1,6 +1,5 @@
 """How long a request may have waited is never said too short, and forgotten after a pause."""
 
-import psutil
 import pytest
 
 from handler.backlog import Backlog
@@ -8,15 +7,10 @@ from handler.limits import QUEUE
 
 
 class Clock:
-    """Time passes only when it is told to, and this process has just begun."""
-
     now = 100.0
 
     def monotonic(self) -> float:
         return self.now
-
-    def time(self) -> float:
-        return psutil.Process().create_time() + 3.0
 
 
 @pytest.fixture
@@ -34,33 +28,20 @@ def work(backlog: Backlog, clock: Clock, count: int, seconds: float) -> float:
     return waited
 
 
-def idle(clock: Clock) -> Backlog:
-    """A worker that was loaded a while ago."""
-    backlog = Backlog()
-    clock.now += 1
-    return backlog
-
-
-def test_what_comes_when_a_worker_has_loaded_may_have_waited_since_its_process_began(clock: Clock) -> None:
-    backlog = Backlog()
-    clock.now += 0.1
-    assert [work(backlog, clock, 8, 2.0) for _ in range(3)] == [pytest.approx(3.1), pytest.approx(5.1), pytest.approx(7.1)]
-
-
 def test_what_comes_to_an_idle_worker_has_not_waited(clock: Clock) -> None:
-    backlog = idle(clock)
+    backlog = Backlog()
     assert work(backlog, clock, 8, 3.0) == 0
     clock.now += 1
     assert work(backlog, clock, 8, 3.0) == 0
 
 
 def test_what_comes_to_a_busy_worker_may_have_waited_since_it_became_busy(clock: Clock) -> None:
-    backlog = idle(clock)
+    backlog = Backlog()
     assert [work(backlog, clock, 8, 2.0) for _ in range(4)] == [0, 2, 4, 6]
 
 
 def test_under_lasting_load_it_has_waited_no_longer_than_the_queue_is_long(clock: Clock) -> None:
-    backlog = idle(clock)
+    backlog = Backlog()
     waits = [work(backlog, clock, 1, 0.0625) for _ in range(QUEUE * 3)]
     assert waits[:3] == [0, 0.0625, 0.125]
     assert set(waits[QUEUE:]) == {QUEUE * 0.0625}
