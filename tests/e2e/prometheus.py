@@ -97,6 +97,6 @@ def run_prometheus(folder: Path, servers: Sequence[Serving], interval: str, time
 
 
 def has_read(prometheus: Prometheus, targets: int) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
+    with contextlib.suppress(requests.RequestException):  # it does not listen yet, or answers that it is not ready
         return len(prometheus.query("up == 1")) == targets
     return False
