@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import training  # noqa: F401  before torch: it decides how OpenMP's threads wait
+
+# isort: split
 import torch
 
 from training.dataset import load_split
 from training.manifest import Manifest
 from training.network import Network, load_weights
+from training.paths import MANIFEST, WEIGHTS
 from training.quantise import EXAMPLES, quantise
-from training.train import MANIFEST, WEIGHTS
 
 
 def in_bf16(network: Network) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -14,7 +14,8 @@ import yaml
 
 from benchmarks.machine import describe_machine, git_commit
 from training.config import PARAMS
-from training.train import MANIFEST, ROOM
+from training.paths import MANIFEST
+from training.train import ROOM
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_FIGURES = ["README.md", "docs/model-card.md"]
 # they tell and keep, and change no result
-PLUMBING = {f"training/{name}.py" for name in ("config", "errors", "files", "memory", "processes", "tracking")}
+PLUMBING = {
+    f"training/{name}.py" for name in ("config", "errors", "files", "memory", "paths", "processes", "provenance", "tracking")
+}
 
 
 def read(name: str) -> str:

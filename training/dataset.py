@@ -16,10 +16,9 @@ from handler.photo_input import decode_photo
 from training.errors import UserError
 from training.files import replace_atomically
 from training.manifest import Manifest, Row
+from training.paths import CACHE
 from training.photos import list_files, read_bytes
 from training.processes import start_pool
-
-CACHE = Path("build/cache")
 
 
 def load_split(manifest: Manifest, split: str, size: int, cache: Path = CACHE) -> tuple[torch.Tensor, torch.Tensor]:

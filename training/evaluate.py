@@ -27,14 +27,12 @@ from training.errors import UserError, run_cli
 from training.files import replace_atomically, write_atomically
 from training.manifest import Manifest, Row, find_photos
 from training.network import Network, count_parameters, load_weights
+from training.paths import CALIBRATION, MANIFEST, REPORTS, WEIGHTS
 from training.photos import read_bytes
 from training.quantise import EXAMPLES, LOSS, quantise
 from training.released import summarise
 from training.report import write_report
-from training.train import MANIFEST, WEIGHTS
 
-CALIBRATION = Path("build/calibration.pt")
-REPORTS = Path("reports")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 

@@ -17,13 +17,12 @@ from handler.golden import golden_photos
 from training.calibrate import rebuild_unlike
 from training.config import PARAMS, ExportConfig, load_params
 from training.errors import UserError, run_cli
-from training.evaluate import CALIBRATION, REPORTS
 from training.files import write_atomically
 from training.network import Network, count_parameters, load_weights, read_checkpoint
+from training.paths import CALIBRATION, MODEL, REPORTS, WEIGHTS
+from training.provenance import git_commit
 from training.released import Released
-from training.train import WEIGHTS, git_commit
 
-OUTPUT = Path("build/petclf.pt")
 TOLERANCE = 1e-4
 LOADS_ALONE = (
     "import sys, torch; model = torch.jit.load(sys.argv[1]); size = int(sys.argv[2]); "
@@ -163,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--params", type=Path, default=PARAMS)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--reports", type=Path, default=REPORTS)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, default=MODEL)
     args = parser.parse_args(argv)
     calibration = args.weights.parent / CALIBRATION.name
     metadata = export(args.weights, calibration, args.reports / "metrics.json", load_params(args.params).export, args.output)

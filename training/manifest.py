@@ -21,11 +21,11 @@ from training.config import PARAMS, load_params
 from training.duplicates import THUMBNAIL, groups, perceptual_hash, similar_pairs, thumbnail
 from training.errors import UserError, run_cli
 from training.files import write_atomically
+from training.paths import MANIFEST
 from training.photos import list_files, read_bytes
 from training.processes import start_pool
 from training.sources import KAGGLE, OXFORD, photos_at
 
-OUTPUT = Path("data/manifest.csv")
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "training_set": "train",
@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
         "photos", nargs="?", help=f"folder, zip, {OXFORD}, or {KAGGLE}owner/dataset; default: data.photos of params.yaml"
     )
     parser.add_argument("--params", type=Path, default=PARAMS)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, default=MANIFEST)
     parser.add_argument("--keep-splits", action="store_true", help="keep train/val/test folders as they are given")
     args = parser.parse_args(argv)
     config = load_params(args.params).data

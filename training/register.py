@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError, run_cli
-from training.evaluate import REPORTS
-from training.export import OUTPUT
 from training.manifest import Manifest
 from training.network import load_weights
+from training.paths import MANIFEST, MODEL, REPORTS, WEIGHTS
 from training.photos import read_bytes
 from training.tracking import Run, json_metadata
-from training.train import MANIFEST, WEIGHTS
 
 
 def register(weights: Path, reports: Path, model: Path, manifest: Manifest) -> tuple[str, str]:
@@ -47,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--reports", type=Path, default=REPORTS)
-    parser.add_argument("--model", type=Path, default=OUTPUT)
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--manifest", type=Path, default=MANIFEST)
     args = parser.parse_args(argv)
     run, version = register(args.weights, args.reports, args.model, Manifest.read(args.manifest))

@@ -4,12 +4,9 @@ import argparse
 import copy
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +18,22 @@ from tqdm import tqdm
 
 from training.augment import augment, mix
 from training.config import PARAMS, TrainConfig, load_params
-from training.dataset import CACHE, close_pool, load_others, load_split
+from training.dataset import close_pool, load_others, load_split
 from training.errors import UserError, run_cli
 from training.files import replace_atomically
 from training.manifest import Manifest
 from training.memory import keep_memory
 from training.network import Network, build_network, count_parameters, read_checkpoint
 from training.optimizer import Optimizers
+from training.paths import CACHE, MANIFEST, WEIGHTS
+from training.provenance import git_commit, versions
 from training.tracking import Run
 
-MANIFEST = Path("data/manifest.csv")
-WEIGHTS = Path("build/weights.pt")
 CHECKPOINT = "checkpoint.pt"
 ROOM = 1.25  # photos are kept this much larger than the crops taken from them
 
 
-class Workers:
+class Rank:
     """This process among those that torchrun started, or alone."""
 
     def __init__(self) -> None:
@@ -108,14 +105,14 @@ class Schedule:
 class Trainer:
     """Everything that a run has and that a checkpoint keeps."""
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, output: Path, workers: Workers) -> None:
-        self.config, self.manifest, self.workers, self.output = config, manifest, workers, output
+    def __init__(self, config: TrainConfig, manifest: Manifest, output: Path, rank: Rank) -> None:
+        self.config, self.manifest, self.rank, self.output = config, manifest, rank, output
         self.cache = output.parent / CACHE.name
         torch.manual_seed(config.seed)
         network = build_network(config.network, len(manifest.labels), config.pretrained)
-        self.network = network.to(workers.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(rank.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
-        self.precision = choose_precision(config.precision, workers.device)
+        self.precision = choose_precision(config.precision, rank.device)
         self.optimizers = Optimizers(
             self.network,
             config.learning_rate,
@@ -134,26 +131,26 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must have been made with to be continued."""
         settings = {name: value for name, value in asdict(self.config).items() if name != "tracking"}
-        return {**settings, "photos": self.manifest.digest, "processes": self.workers.count}
+        return {**settings, "photos": self.manifest.digest, "processes": self.rank.count}
 
     def photos(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the training photos, a little larger than `size`, where the network is."""
         pixels, labels = load_split(self.manifest, "train", round(size * ROOM), self.cache)
-        if self.workers.device.type == "cuda":
-            pixels = pixels.to(self.workers.device)
-        return pixels, labels.to(self.workers.device)
+        if self.rank.device.type == "cuda":
+            pixels = pixels.to(self.rank.device)
+        return pixels, labels.to(self.rank.device)
 
     def run(self) -> None:
         """Train from where the checkpoint stands to the end."""
-        if self.workers.first:  # decodes once; the others then find the file
+        if self.rank.first:  # decodes once; the others then find the file
             self.prepare()
-        self.workers.wait()
+        self.rank.wait()
         pixels_of_size: tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         validation = load_split(self.manifest, "val", self.config.image_size, self.cache)
         count = len(self.manifest.split("train"))
         steps = max(1, count // self.config.batch_size)
         schedule = Schedule(self.config, steps, self.seconds)
-        wrapped = self.workers.wrap(self.network)
+        wrapped = self.rank.wrap(self.network)
         self.start_tracking()
         while not self.finished:
             size = schedule.size(schedule.progress(self.step))
@@ -167,11 +164,11 @@ class Trainer:
         """Return the half of the other things' photos that may be learned from."""
         if self.config.outliers is None:
             return None
-        return load_others(Path(self.config.outliers), round(size * ROOM))[0].to(self.workers.device)
+        return load_others(Path(self.config.outliers), round(size * ROOM))[0].to(self.rank.device)
 
     def start_tracking(self) -> None:
         """Open this training's run, the old one if it continues; epochs that it lacks are told it now."""
-        if not (self.workers.first and self.config.tracking):
+        if not (self.rank.first and self.config.tracking):
             return
         known = self.run_id is not None
         self.tracked = Run(self.run_id)
@@ -197,22 +194,20 @@ class Trainer:
         others: torch.Tensor | None,
     ) -> None:
         """Go through the photos once, or until the time is up; leaves its figures in `self.last`."""
-        config, device = self.config, self.workers.device
+        config, device = self.config, self.rank.device
         shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + self.epoch)
         # every process draws its own views, of its own share of each batch
-        views = torch.Generator(device).manual_seed((config.seed * 1_000_003 + self.epoch) * 97 + self.workers.index)
+        views = torch.Generator(device).manual_seed((config.seed * 1_000_003 + self.epoch) * 97 + self.rank.index)
         batches = list(batches_of(len(labels), config.batch_size, shuffle))
         total = torch.zeros(3, device=device)
         started = time.monotonic()
         self.network.train()
-        bar = tqdm(
-            batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=None if self.workers.first else True
-        )
+        bar = tqdm(batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=None if self.rank.first else True)
         for batch in bar:
             progress = schedule.progress(self.step)
             if progress >= 1:
                 break
-            mine = batch[self.workers.index :: self.workers.count]
+            mine = batch[self.rank.index :: self.rank.count]
             photos, truth = pixels[mine.to(pixels.device)].to(device), labels[mine.to(device)]
             targets = functional.one_hot(truth, len(self.manifest.labels)).float()
             if others is not None:
@@ -233,7 +228,7 @@ class Trainer:
             bar.set_postfix_str(progress_line(total, schedule, progress, started, config.batch_size), refresh=False)
         bar.close()
         seconds = time.monotonic() - started
-        loss_sum, hit_sum, steps = self.workers.mean(total).tolist()
+        loss_sum, hit_sum, steps = self.rank.mean(total).tolist()
         self.last = {
             "train_loss": loss_sum / max(steps, 1),
             "train_accuracy": hit_sum / max(steps, 1),
@@ -264,14 +259,14 @@ class Trainer:
         """Validate, tell, and keep a checkpoint."""
         self.epoch += 1
         progress = schedule.progress(self.step)
-        done = torch.tensor(float(progress >= 1), device=self.workers.device)
-        self.finished = bool(self.workers.mean(done) > 0)  # by the clock, processes may differ; one is enough
+        done = torch.tensor(float(progress >= 1), device=self.rank.device)
+        self.finished = bool(self.rank.mean(done) > 0)  # by the clock, processes may differ; one is enough
         loss, accuracy = self.validate(min(round(size * ROOM), self.config.image_size), *validation)
         self.seconds = schedule.seconds
         self.history.append(
             {"epoch": self.epoch, "size": size, **self.last, "val_loss": loss, "val_accuracy": accuracy, "seconds": self.seconds}
         )
-        if self.workers.first:
+        if self.rank.first:
             print(epoch_line(self.history[-1]), flush=True)
             if self.tracked:
                 self.tracked.log_epochs(self.history[-1:])
@@ -280,7 +275,7 @@ class Trainer:
     @torch.inference_mode()
     def validate(self, size: int, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
         """Return loss and accuracy of the averaged weights."""
-        device, loss, hits = self.workers.device, 0.0, 0
+        device, loss, hits = self.rank.device, 0.0, 0
         for photos, truth in zip(pixels.split(250), labels.split(250), strict=True):
             seen = photos.to(device)
             if size != pixels.shape[-1]:
@@ -323,11 +318,11 @@ class Trainer:
         self.optimizers.load_state_dict(state["optimizers"])
         for name in ("history", "step", "epoch", "seconds", "finished", "run_id"):
             setattr(self, name, state[name])
-        if self.workers.first:
+        if self.rank.first:
             print(f"continuing after epoch {self.epoch}, {self.seconds / 60:.1f} minutes in")
 
     def save_weights(self) -> None:
-        if not self.workers.first:
+        if not self.rank.first:
             return
         content = {
             "network": self.config.network,
@@ -382,34 +377,14 @@ def epoch_line(epoch: dict[str, float]) -> str:
     )
 
 
-def git_commit() -> str:
-    """Return the commit that trains, marked when the tree differs from it."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return result.stdout.strip()
-
-
-def versions() -> dict[str, str]:
-    """Return what the pixels and the numbers depend on."""
-    names = ("torch", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
-
-
 def train(config: TrainConfig, manifest: Manifest, output: Path = WEIGHTS, fresh: bool = False) -> list[dict[str, float]]:
     """Train to the end, continuing if a checkpoint lies beside `output`; returns the epochs' figures."""
-    workers = Workers()
-    trainer = Trainer(config, manifest, output, workers)
+    rank = Rank()
+    trainer = Trainer(config, manifest, output, rank)
     if not fresh:
         trainer.resume(output.with_name(CHECKPOINT))
     trainer.run()
-    workers.close()
+    rank.close()
     return trainer.history
 
 
