@@ -9,6 +9,9 @@ import statistics
 import time
 from collections.abc import Callable
 
+import training  # noqa: F401  before torch: it decides how OpenMP's threads wait
+
+# isort: split
 import torch
 from torch.nn import functional
 
