@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import metrics
 
 Array = np.ndarray[Any, Any]
-SURE = np.round(np.arange(0.50, 1.0, 0.01), 2)
+ROUNDING = 1e-9  # probabilities of equal labels may lie this much below their share
 
 
 def interval(right: int, count: int, z: float = 1.959964) -> list[float]:
@@ -64,8 +64,9 @@ def coverage(truth: Array, probabilities: Array) -> list[dict[str, float]]:
     """Return, for each confidence below which an answer would be `unsure`, what share is answered and how well."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
     rows = []
-    for threshold in SURE:
-        sure = confidence >= threshold
+    lowest = 100 // probabilities.shape[1]  # in percent; no answer is less confident, so there is always a row
+    for threshold in np.arange(lowest, 100) / 100:
+        sure = confidence >= threshold - ROUNDING
         if sure.any():
             rows.append({"threshold": float(threshold), "coverage": float(sure.mean()), "accuracy": float(right[sure].mean())})
     return rows

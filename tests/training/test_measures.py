@@ -1,10 +1,12 @@
 """The figures are right on examples small enough to check by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from training import measures
+from training import measures, plots
 from training.calibrate import fit_distance, fit_linear, fit_temperature, rebuild_unlike, synthetic_others
 
 TRUTH = np.array([0, 0, 1, 1])
@@ -43,6 +45,33 @@ def test_three_labels_are_measured_too() -> None:
 def test_unsure_is_the_lowest_confidence_that_is_right_often_enough() -> None:
     assert measures.choose_unsure(TRUTH, PROBABILITIES, wanted=1.0) == pytest.approx(0.61)
     assert measures.choose_unsure(TRUTH, PROBABILITIES, wanted=0.75) == 0.5
+
+
+def test_coverage_of_two_labels_begins_at_one_half() -> None:
+    assert [row["threshold"] for row in measures.coverage(TRUTH, PROBABILITIES)] == [
+        pytest.approx(percent / 100) for percent in range(50, 91)
+    ]
+
+
+@pytest.mark.parametrize("labels", [2, 3, 5, 7])
+def test_a_model_that_knows_nothing_is_sure_from_its_lowest_confidence_on(labels: int) -> None:
+    truth, probabilities = np.arange(labels), np.full((labels, labels), 1 / labels - 1e-12)
+
+    assert measures.coverage(truth, probabilities)[0] == {
+        "threshold": 100 // labels / 100, "coverage": 1.0, "accuracy": 1 / labels,
+    }  # fmt: skip
+    assert measures.choose_unsure(truth, probabilities, wanted=0.99) == 100 // labels / 100
+
+
+def test_coverage_of_three_unconvincing_labels_can_be_drawn(tmp_path: Path) -> None:
+    rows = measures.coverage(np.array([0, 1]), np.array([[0.40, 0.35, 0.25], [0.34, 0.33, 0.33]]))
+
+    plots.coverage(tmp_path / "coverage.png", rows, chosen=0.4)
+
+    assert [(row["threshold"], row["coverage"], row["accuracy"]) for row in rows[:2] + rows[-1:]] == [
+        (0.33, 1.0, 0.5), (0.34, 1.0, 0.5), (0.40, 0.5, 1.0),
+    ]  # fmt: skip
+    assert (tmp_path / "coverage.png").stat().st_size > 1000
 
 
 def test_slices_pick_photos_by_what_they_are_like() -> None:
