@@ -35,6 +35,7 @@ VARIABLES = {name for setting in SETTINGS.values() for name in setting}
 THREADS = "2"
 PHOTOS, SIZE = 16, 96
 MOST_SECONDS = 4.0  # for the repetitions of one process
+LOADS = ("free cores", "busy cores")
 LEAST = 4  # repetitions, also when each takes seconds because the threads spin
 
 
@@ -111,17 +112,17 @@ def table(figures: dict[str, dict[str, list[float]]]) -> list[str]:
     return lines
 
 
-def compare(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
-    """Measure all work with all settings, in turn, on free cores and on busy ones."""
+def compare(loads: list[str], rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
+    """Measure all work with all settings, in turn, under each load."""
     figures: dict[str, dict[str, list[float]]] = {}
-    cores = os.cpu_count() or 1
-    for load, busy in (("free cores", 0), ("busy cores", cores)):
+    for load in loads:
         for work in WORK:
             settings: dict[str, list[float]] = {setting: [] for setting in SETTINGS}
-            with busy_cores(busy):
+            with busy_cores((os.cpu_count() or 1) if load == "busy cores" else 0):
                 for _ in range(rounds):
                     for setting, times in settings.items():
                         times.append(measure(work, setting, count))
+                        print(f"{work}, {load}, {setting}: {times[-1]:.1f} ms", flush=True)
             figures[f"{work}, {load}"] = settings
     return figures
 
@@ -130,13 +131,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=40, help="repetitions per process, at most")
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=LOADS)
     parser.add_argument("--measure", choices=WORK, help="do this work in the environment as it is and print the milliseconds")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
     if args.measure:
         print(median_milliseconds(WORK[args.measure](), args.count))
         return
-    figures = compare(args.rounds, args.count)
+    figures = compare(args.loads, args.rounds, args.count)
     lines = table(figures)
     print("\n".join(lines))
     print(json.dumps(figures))
