@@ -10,6 +10,7 @@ CAMERA ?=
 TORCH_INDEX ?=
 MODEL ?=
 SERVE ?=
+TESTS ?=
 PROFILES ?=
 REGISTRY ?=
 TAG ?=
@@ -20,7 +21,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-peers setup demo archive serve smoke image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -114,6 +115,15 @@ mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
 
 test: setup ## Run every test that this machine can; what is skipped says why
 	@$(BIN)/python -m pytest
+
+coverage: setup ## Run every test, and show which lines of our code ran (TESTS="tests/handler" for some)
+	@mkdir -p build/coverage
+	@$(BIN)/python -m pytest $(TESTS) --cov
+
+coverage-units: setup ## The same for handler/ and scripts/, with the tests that start no server
+	@mkdir -p build/coverage
+	@$(BIN)/python -m pytest -m "not e2e" tests/handler tests/scripts --cov --cov-report=
+	@$(BIN)/coverage report --include='handler/*,scripts/*'
 
 fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))

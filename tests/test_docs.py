@@ -13,7 +13,8 @@ from tests.test_boundaries import imported
 from training.config import load_params
 
 ROOT = Path(__file__).parents[1]
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+DOCS = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_FIGURES = ["README.md", "docs/model-card.md"]
 # they tell and keep, and change no result
 PLUMBING = {
@@ -107,6 +108,26 @@ def written(key: str, metrics: dict[str, Any]) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if any(word in key for word in ("error", "auc", "loss")) else f"{value:.2%}"
+
+
+def test_the_changelog_is_of_this_project_and_of_the_model_that_it_ships() -> None:
+    """The newest release in the changelog is the project's version; the model gives MAJOR.MINOR."""
+    headings = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    [project] = re.findall(r'^version = "(.*)"$', read("pyproject.toml"), re.MULTILINE)
+    model = load_params(ROOT / "params.yaml").export.version
+
+    assert headings[0] == "[Unreleased]"
+    releases = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", heading) for heading in headings[1:]]
+    assert [heading for heading, release in zip(headings[1:], releases, strict=True) if not release] == []
+    versions = [tuple(map(int, release[1].split("."))) for release in releases if release]
+    assert versions == sorted(set(versions), reverse=True)
+    assert ".".join(map(str, versions[0])) == project
+    assert project.split(".")[:2] == model.split(".")[:2]
+
+
+def test_the_changelog_has_only_the_sections_of_keep_a_changelog() -> None:
+    sections = set(re.findall(r"^### (.*)$", read("CHANGELOG.md"), re.MULTILINE))
+    assert sections <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 @pytest.mark.parametrize("name", WITH_FIGURES)
