@@ -1,5 +1,6 @@
 """The supervisor's own port: is the server ready, what Prometheus should know, and how a version is removed without a lost request."""
 
+import contextlib
 import json
 import re
 import threading
@@ -41,11 +42,12 @@ def start_endpoint(host: str, port: int, look: Callable[[], Health], management:
 
         def reply(self, status: int, content: Any, kind: str = "application/json") -> None:
             body = (content if isinstance(content, str) else json.dumps(content)).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(OSError):  # whoever asked has gone
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: probes come every few seconds."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-SECONDS = 5.0  # for an answer
+SECONDS = 3.0  # for an answer
 QUIET = 0.5  # seconds
 START_SECONDS = 60  # for a worker to come up
 
@@ -72,9 +72,16 @@ class Management:
                 version = found["modelVersion"]
                 yield Version(name, version, found["modelUrl"], version == live, found["minWorkers"], workers, queued)
 
-    def scale(self, model: str, version: str, workers: int) -> None:
-        limits = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-        self.ask("PUT", f"/models/{model}/{version}", START_SECONDS, **limits)
+    def scale(self, model: str, version: str, workers: int, seconds: float = START_SECONDS) -> None:
+        """Give a version so many workers, and wait for them here: where TorchServe waits, it answers nobody meanwhile."""
+        self.ask("PUT", f"/models/{model}/{version}", min_worker=workers, max_worker=workers, synchronous="false")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = self.ask("GET", f"/models/{model}/{version}")[0]["workers"]
+            if len(found) == workers and all(worker["status"] == "READY" for worker in found):
+                return
+            time.sleep(0.05)
+        raise ManagementError(504, f"{model} {version} did not get {workers} workers within {seconds:.0f} s")
 
     def queued(self, model: str, version: str) -> int:
         waiting: int = self.ask("GET", f"/models/{model}/{version}")[0]["jobQueueStatus"]["pendingRequests"]
@@ -99,7 +106,7 @@ class Management:
             self.scale(model, version, 0)
             if not self.queued(model, version):
                 return
-            self.scale(model, version, 1)
+            self.scale(model, version, 1, max(1.0, end - time.monotonic()))
             self.wait_for_queue(model, version, end)
         raise ManagementError(409, f"{model} {version} is asked all the time; make another version the default first")
 

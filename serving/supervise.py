@@ -25,6 +25,8 @@ from serving.store import find_archives
 LOOK_SECONDS = 1.0
 STUCK_SECONDS = 8.0  # a server that cannot answer is ended if somebody waits; a worker that hangs is found after 5 more
 DEAD_SECONDS = 60.0  # the same where nobody waits
+SILENT_SECONDS = 30.0  # so long Java may say nothing at all; it does so while it registers a model with synchronous=true
+STRANDED_SECONDS = 20.0  # for a worker that is started for those who wait
 UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
 
 
@@ -173,7 +175,7 @@ class Supervisor:
                 continue
             health, last_look = self.look(), time.monotonic()
             answered = last_look if health.versions else answered
-            if last_look - answered > STUCK_SECONDS:
+            if last_look - answered > SILENT_SECONDS:
                 raise ServeError(f"TorchServe does not answer any more; its last words: {self.log.last_words}")
             dead = {one.key: one for one in health.versions if one.workers and not one.ready}
             dead_since = {key: dead_since.get(key, last_look) for key in dead}
@@ -194,7 +196,7 @@ class Supervisor:
         """Let those be answered who wait for a version that has lost its last worker: TorchServe would let them wait for ever."""
         say(f"{version.queued} requests wait for {version}, which has no worker: starting one for them")
         try:
-            self.management.drain(version.model, version.version)
+            self.management.drain(version.model, version.version, STRANDED_SECONDS)
         except UNREACHABLE as error:
             self.give_up(version, str(error))
 

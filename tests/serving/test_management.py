@@ -25,6 +25,8 @@ class TorchServe(Management):
             assert (self.waiting, self.workers) == (0, 0)
             self.calls.append(f"delete {path}")
             return {"status": "removed"}
+        elif path.count("/") == 3:
+            return [self.described("2.0.0")]
         if path == "/models":
             return {"models": [{"modelName": "petclf"}]}
         described = [self.described("1.0.0"), self.described("2.0.0")]
