@@ -120,10 +120,10 @@ coverage: setup ## Run every test, and show which lines of our code ran (TESTS="
 	@mkdir -p build/coverage
 	@$(BIN)/python -m pytest $(TESTS) --cov
 
-coverage-units: setup ## The same for handler/ and scripts/, with the tests that start no server
+coverage-units: setup ## The same for handler/, serving/ and scripts/, with the tests that start no server
 	@mkdir -p build/coverage
 	@$(BIN)/python -m pytest -m "not e2e" tests/handler tests/scripts --cov --cov-report=
-	@$(BIN)/coverage report --include='handler/*,scripts/*'
+	@$(BIN)/coverage report --include='handler/*,serving/*,scripts/*'
 
 fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))

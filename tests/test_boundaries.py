@@ -86,7 +86,7 @@ def test_the_workers_packages_are_pinned() -> None:
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
 
 
-@pytest.mark.parametrize("package", ["handler", "training", "scripts", "benchmarks"])
+@pytest.mark.parametrize("package", ["handler", "training", "serving", "scripts", "benchmarks"])
 def test_nothing_but_tests_imports_tests(package: str) -> None:
     found = {file.name: top_level(file) & {"tests"} for file in (ROOT / package).rglob("*.py")}
     assert found

@@ -25,10 +25,10 @@ class TorchServe(Management):
             assert (self.waiting, self.workers) == (0, 0)
             self.calls.append(f"delete {path}")
             return {"status": "removed"}
-        elif path.count("/") == 3:
-            return [self.described("2.0.0")]
         if path == "/models":
             return {"models": [{"modelName": "petclf"}]}
+        if path.count("/") == 3 and not path.endswith("/all"):
+            return [self.described("2.0.0")]
         described = [self.described("1.0.0"), self.described("2.0.0")]
         return described if path.endswith("/all") else described[:1]
 
