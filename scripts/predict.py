@@ -1,31 +1,34 @@
 #!/usr/bin/env python3
-"""Ask a petclf server about photos: predict.py photo.jpg folder/ 'more/*.png' -. Needs Python only.
+"""Ask a petclf server about photos: predict.py photo.jpg folder/ 'more/*.png' -.
 
 Exit code 0: every photo was answered; 1: some were not; 2: the command was wrong, or the server is not there.
 """
 
 import argparse
-import base64
 import concurrent.futures
 import csv
 import glob
-import http.client
+import itertools
 import json
 import os
-import random
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import urlsplit
 
+try:
+    import requests
+    from tqdm import tqdm
+    from urllib3.util import Retry
+except ModuleNotFoundError as missing:
+    print(f"error: {missing.name} is not installed here; `make setup`, then .venv/bin/python {sys.argv[0]}", file=sys.stderr)
+    sys.exit(2)
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
-BUSY = (429, 503)
-LONGEST_PAUSE = 30.0
+UNREACHABLE = "the server cannot be reached"
 
 
 class UsageError(Exception):
@@ -34,108 +37,84 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one photo."""
+    """The answer to one photo, or the reason why there is none."""
 
     name: str
     answer: dict[str, Any] | None = None
     error: str = ""
     picture: bytes | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"photo": self.name, **(self.answer or {"error": self.error})}
-
 
 class Client:
-    """Asks one server, each thread over a connection of its own that stays open."""
+    """Asks one server over connections that stay open, and retries when it is busy or away."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        address = args.server if "//" in args.server else f"http://{args.server}"
-        parts = urlsplit(address)
+        self.server = (args.server if "//" in args.server else f"http://{args.server}").rstrip("/")
+        parts = urlsplit(self.server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"--server {args.server} is no address; write it like http://127.0.0.1:8080")
-        self.kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.host, self.port = parts.hostname, parts.port
-        version = f"/{args.version}" if args.version else ""
-        self.paths = {
-            "predictions": f"/predictions/{args.model}{version}",
-            "explanations": f"/explanations/{args.model}{version}",
-        }
-        self.timeout, self.retries, self.explain = args.timeout, args.retries, bool(args.explain)
-        self.headers = {"Content-Type": "application/octet-stream", **authorization(args.key_file)}
-        self.local = threading.local()
+        self.model = f"{args.model}/{args.version}" if args.version else args.model
+        self.timeout, self.explain = args.timeout, bool(args.explain)
+        retry = Retry(
+            args.retries, status_forcelist=(429, 503), allowed_methods=None, raise_on_status=False, retry_after_max=30,
+            backoff_factor=0.25, backoff_max=30, backoff_jitter=0.5,
+        )  # fmt: skip
+        self.session = requests.Session()
+        self.session.mount(f"{parts.scheme}://", requests.adapters.HTTPAdapter(pool_maxsize=args.jobs, max_retries=retry))
+        self.session.headers["Content-Type"] = "application/octet-stream"
+        self.session.auth = credentials(args.key_file)
 
-    def ask(self, name: str, data: bytes) -> Result:
-        """Return what the server says of one photo; trying again is for what may pass."""
+    def ask(self, name: str, path: Path | None) -> Result:
+        """Return what the server says about one photo, or why there is no answer; standard input has no path."""
         try:
-            status, kind, body = self.post(self.paths["predictions"], data)
-            if status != 200 or kind != "application/json":
-                return Result(name, error=explain_error(status, body))
-            picture = None
-            if self.explain:
-                status, kind, picture = self.post(self.paths["explanations"], data, Accept="image/png")
-                if (status, kind) != (200, "image/png"):
-                    return Result(name, error=f"no heat map: {explain_error(status, picture)}")
-            return Result(name, json.loads(body), picture=picture)
-        except (OSError, http.client.HTTPException) as error:
-            return Result(
-                name,
-                error=f"the server cannot be reached: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}",
-            )
-        except ValueError:
+            data = path.read_bytes() if path else sys.stdin.buffer.read()
+            answer = self.post("predictions", data, "application/json").json()
+            picture = self.post("explanations", data, "image/png").content if self.explain else None
+            return Result(name, answer, picture=picture)
+        except requests.HTTPError as refusal:
+            return Result(name, error=str(refusal))
+        except requests.JSONDecodeError:
             return Result(name, error="the server's answer is no JSON; is it a petclf server?")
+        except requests.RequestException as error:
+            return Result(name, error=f"{UNREACHABLE}: {root_cause(error)}")
+        except OSError as error:
+            return Result(name, error=f"cannot be read: {error.strerror}")
 
-    def post(self, path: str, data: bytes, **headers: str) -> tuple[int, str, bytes]:
-        """Send until there is an answer that will not get better by waiting."""
-        for attempt in range(self.retries + 1):
-            last = attempt == self.retries
-            pause = min(LONGEST_PAUSE, 0.25 * 2**attempt) * random.uniform(0.5, 1.5)  # not all clients at the same moment
-            try:
-                connection = self.connection()
-                connection.request("POST", path, data, {**self.headers, **headers})
-                response = connection.getresponse()
-                body = response.read()
-            except (OSError, http.client.HTTPException):
-                self.close()
-                if last:
-                    raise
-            else:
-                if response.will_close:
-                    self.close()
-                if response.status not in BUSY or last:
-                    return response.status, response.headers.get_content_type(), body
-                wished = response.headers.get("Retry-After", "")
-                pause = min(LONGEST_PAUSE, max(pause, float(wished))) if wished.isdecimal() else pause
-            time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
-
-    def connection(self) -> http.client.HTTPConnection:
-        if getattr(self.local, "connection", None) is None:
-            self.local.connection = self.kind(self.host, self.port, timeout=self.timeout)
-        connection: http.client.HTTPConnection = self.local.connection
-        return connection
-
-    def close(self) -> None:
-        if getattr(self.local, "connection", None) is not None:
-            self.local.connection.close()
-            self.local.connection = None
+    def post(self, what: str, data: bytes, kind: str) -> requests.Response:
+        response = self.session.post(
+            f"{self.server}/{what}/{self.model}", data, headers={"Accept": kind}, timeout=self.timeout, allow_redirects=False
+        )
+        if response.status_code != 200 or not response.headers.get("Content-Type", "").startswith(kind):
+            raise requests.HTTPError(("no heat map: " if what == "explanations" else "") + reason(response))
+        return response
 
 
-def authorization(key_file: Path | None) -> dict[str, str]:
-    """Return the header for a key NAME:SECRET, from the environment or a file: a command line is no place for it."""
-    key = os.environ.get("PETCLF_API_KEY", "")
+def credentials(key_file: Path | None) -> requests.auth.HTTPBasicAuth | None:
+    """Return the key NAME:SECRET from the environment or a file: other users can read a command line."""
+    key = os.environ.get("PETCLF_API_KEY", "").encode()
     if key_file:
         try:
-            key = key_file.read_text(encoding="utf-8").strip()
+            key = key_file.read_bytes().strip()
         except OSError as error:
             raise UsageError(f"cannot read --key-file {key_file}: {error.strerror}") from None
-    return {"Authorization": "Basic " + base64.b64encode(key.encode()).decode()} if key else {}
+    name, _, secret = key.partition(b":")
+    return requests.auth.HTTPBasicAuth(name, secret) if key else None
 
 
-def explain_error(status: int, body: bytes) -> str:
+def reason(response: requests.Response) -> str:
+    """Return the message of an error: the model and the gateway nest it in `error`, TorchServe does not."""
     try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered with status {status}"
+        content = response.json()
+        return str(content.get("error", content)["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"the server answered with status {response.status_code}"
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the system's words, such as `Connection refused`, without what requests and urllib3 wrap around them."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def find_photos(arguments: list[str]) -> Iterator[tuple[str, Path | None]]:
@@ -158,136 +137,107 @@ def find_photos(arguments: list[str]) -> Iterator[tuple[str, Path | None]]:
             yield from ((match, Path(match)) for match in matches if Path(match).is_file())
 
 
-def answers(client: Client, photos: Iterable[tuple[str, Path | None]], jobs: int) -> Iterator[Result]:
+def ask_all(client: Client, photos: Iterable[tuple[str, Path | None]], jobs: int) -> Iterator[Result]:
     """Ask about several photos at a time, and return the results in the photos' order; only a few are ever in memory."""
-
-    def one(name: str, path: Path | None) -> Result:
-        try:
-            data = path.read_bytes() if path else sys.stdin.buffer.read()
-        except OSError as error:
-            return Result(name, error=f"cannot be read: {error.strerror}")
-        return client.ask(name, data)
-
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         waiting: deque[concurrent.futures.Future[Result]] = deque()
         try:
             for name, path in photos:
-                waiting.append(pool.submit(one, name, path))
+                waiting.append(pool.submit(client.ask, name, path))
                 if len(waiting) >= jobs * 4:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from (future.result() for future in waiting)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def table(output: TextIO, width: int) -> Callable[[Result], None]:
-    output.write(f"{'photo':<{width}}  {'label':<12}  {'confidence':>10}  note\n")
+def watch(results: Iterable[Result], args: argparse.Namespace, tally: Counter[str]) -> Iterator[Result]:
+    """Pass the results on, save heat maps, and count failures; stop if the server has never answered."""
+    for number, result in enumerate(results, 1):
+        tally["failed"] += result.answer is None
+        if result.error.startswith(UNREACHABLE) and tally["failed"] == number:
+            raise UsageError(f"{args.server}: {result.error}; is it running?")
+        if result.picture is not None:
+            stem = Path(result.name).stem if result.name != "-" else "photo"
+            (args.explain / f"{number:05d}_{stem}.png").write_bytes(result.picture)  # two photos may have the same name
+        yield result
 
-    def write(result: Result) -> None:
+
+def write_table(results: Iterable[Result], width: int) -> None:
+    print(f"{'photo':<{width}}  {'label':<12}  {'confidence':>10}  note")
+    for result in results:
         name = result.name if len(result.name) <= width else "..." + result.name[-(width - 3) :]
-        if result.answer is None:
-            output.write(f"{name:<{width}}  {'-':<12}  {'-':>10}  error: {result.error}\n")
-            return
-        note = f"unsure: {result.answer['unsure_because'].replace('_', ' ')}" if result.answer["unsure"] else ""
-        output.write(
-            f"{name:<{width}}  {result.answer['label']:<12}  {result.answer['confidence']:>10.2%}  {note}".rstrip() + "\n"
-        )
-
-    return write
-
-
-def json_lines(output: TextIO) -> Callable[[Result], None]:
-    return lambda result: print(json.dumps(result.as_dict(), ensure_ascii=False), file=output)
-
-
-def csv_lines(output: TextIO) -> Callable[[Result], None]:
-    writer = csv.writer(output)
-    writer.writerow(["photo", "label", "confidence", "unsure_because", "version", "error"])
-
-    def write(result: Result) -> None:
-        answer = result.answer
-        if answer is None:
-            writer.writerow([result.name, "", "", "", "", result.error])
+        if (answer := result.answer) is None:
+            print(f"{name:<{width}}  {'-':<12}  {'-':>10}  error: {result.error}")
         else:
-            version = answer["model"]["version"]
-            writer.writerow([result.name, answer["label"], answer["confidence"], answer["unsure_because"] or "", version, ""])
-
-    return write
+            note = f"unsure: {answer['unsure_because'].replace('_', ' ')}" if answer["unsure"] else ""
+            print(f"{name:<{width}}  {answer['label']:<12}  {answer['confidence']:>10.2%}  {note}".rstrip())
 
 
-class Progress:
-    """A line on the terminal that tells how far it is; nothing where nobody looks."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.started, self.told = total, 0, time.monotonic(), 0.0
-        self.shown = sys.stderr.isatty() and not sys.stdout.isatty()
-
-    def step(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if self.shown and (now - self.told > 0.1 or self.done == self.total):
-            self.told = now
-            rate = self.done / max(1e-6, now - self.started)
-            filled = 24 * self.done // max(1, self.total)
-            print(
-                f"\r{'█' * filled}{'░' * (24 - filled)} {self.done}/{self.total}  {rate:.0f} photos/s ", end="", file=sys.stderr
-            )
-            if self.done == self.total:
-                print(file=sys.stderr)
+def write_json(results: Iterable[Result]) -> None:
+    for result in results:
+        print(json.dumps({"photo": result.name, **(result.answer or {"error": result.error})}, ensure_ascii=False))
 
 
-def save_picture(folder: Path, result: Result, number: int) -> None:
-    """Write the heat map under a name that two photos of the same name do not share."""
-    stem = Path(result.name).stem if result.name != "-" else "photo"
-    target = folder / f"{number:05d}_{stem}.png"
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_bytes(result.picture or b"")
-    temporary.replace(target)
+def write_csv(results: Iterator[Result]) -> None:
+    """Write the header once the first answer has told the labels; failures before it wait."""
+    begin = []
+    for result in results:
+        begin.append(result)
+        if result.answer:
+            break
+    labels = begin[-1].answer["probabilities"] if begin and begin[-1].answer else {}
+    names = ["photo", "label", "confidence", *map(column, labels), "unsure_because", "version", "error"]
+    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore")
+    writer.writeheader()
+    for result in itertools.chain(begin, results):
+        answer = result.answer or {"probabilities": {}, "model": {}}
+        probabilities = {column(label): value for label, value in answer["probabilities"].items()}
+        writer.writerow({"photo": result.name, "error": result.error, **answer, **answer["model"], **probabilities})
+
+
+def column(label: str) -> str:
+    return f"probability_{label}"  # a label may be called like another column
 
 
 def run(args: argparse.Namespace) -> int:
     client = Client(args)
-    photos = list(
-        find_photos([*args.photos, *(line.strip() for line in sys.stdin if line.strip())] if args.list else args.photos)
-    )
+    listed = [line.strip() for line in sys.stdin if line.strip()] if args.list else []
+    photos = list(find_photos([*args.photos, *listed]))
     if not photos:
         raise UsageError("no photo given; name photos, folders, or - for standard input")
     if args.explain:
         args.explain.mkdir(parents=True, exist_ok=True)
-    width = min(48, max(len(name) for name, _ in photos))
-    write = json_lines(sys.stdout) if args.json else csv_lines(sys.stdout) if args.csv else table(sys.stdout, width)
-    progress, failed = Progress(len(photos)), 0
-    for number, result in enumerate(answers(client, photos, args.jobs), 1):
-        if result.error.startswith("the server cannot be reached") and failed == number - 1:
-            raise UsageError(
-                f"{args.server}: {result.error}; is it running?"
-            )  # nothing was ever answered: no need to try them all
-        failed += result.answer is None
-        write(result)
-        if result.picture is not None:
-            save_picture(args.explain, result, number)
-        progress.step()
-    if failed:
-        print(f"{failed} of {len(photos)} photos were not answered", file=sys.stderr)
-    return 1 if failed else 0
+    tally: Counter[str] = Counter()
+    watched = watch(ask_all(client, photos, args.jobs), args, tally)
+    # no bar where nobody looks, or where it would mix with the answers
+    results = iter(tqdm(watched, total=len(photos), unit=" photos", disable=sys.stdout.isatty() or None))
+    if args.json:
+        write_json(results)
+    elif args.csv:
+        write_csv(results)
+    else:
+        write_table(results, min(48, max(len(name) for name, _ in photos)))
+    if tally["failed"]:
+        print(f"{tally['failed']} of {len(photos)} photos were not answered", file=sys.stderr)
+    return 1 if tally["failed"] else 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("photos", nargs="*", help="photos, folders, patterns, or - for one photo on standard input")
     parser.add_argument("--list", action="store_true", help="standard input names the photos, one a line")
-    parser.add_argument("--server", default="http://127.0.0.1:8080")
-    parser.add_argument("--model", default="petclf")
-    parser.add_argument("--version", default="", help="ask this version instead of the default one")
-    parser.add_argument("--key-file", type=Path, help="a file with NAME:SECRET (or PETCLF_API_KEY in the environment)")
+    parser.add_argument("--server", default="http://127.0.0.1:8080", help="address of TorchServe or of its gateway")
+    parser.add_argument("--model", default="petclf", help="name of the model")
+    parser.add_argument("--version", help="version of the model; the server's default version if none is named")
+    parser.add_argument("--key-file", type=Path, help="file with the gateway's key, NAME:SECRET; or PETCLF_API_KEY holds it")
     shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="one JSON object a line")
-    shape.add_argument("--csv", action="store_true")
-    parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write a heat map of each photo there")
+    shape.add_argument("--json", action="store_true", help="print one JSON object a line")
+    shape.add_argument("--csv", action="store_true", help="print CSV, with a column for each label's probability")
+    parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write a heat map of each photo into this folder")
     parser.add_argument("--jobs", type=int, default=4, help="photos at a time")
-    parser.add_argument("--retries", type=int, default=5, help="when the server is busy or away")
-    parser.add_argument("--timeout", type=float, default=30, help="seconds for one answer")
+    parser.add_argument("--retries", type=int, default=5, help="retries of a request while the server is busy or away")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for one answer")
     args = parser.parse_args(argv)
     if args.jobs < 1 or args.retries < 0 or args.timeout <= 0:
         parser.error("--jobs must be at least 1, --retries at least 0, --timeout more than 0")
