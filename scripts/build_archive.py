@@ -132,11 +132,9 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="petclf-") as folder:
             digest = build_archive(local_model(str(args.model), Path(folder)), args.output)
-    except ArchiveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: cannot write {args.output}: {error.strerror}", file=sys.stderr)
+    except (ArchiveError, OSError) as error:
+        reason = f"cannot write {args.output}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 

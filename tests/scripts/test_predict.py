@@ -27,7 +27,7 @@ class Stub(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers["Content-Length"])).decode()
         server: Any = self.server
         with server.lock:
-            server.asked.append((self.path, data, dict(self.headers)))
+            server.asked.append((self.path, data, self.headers))
             times = sum(seen == data for _, seen, _ in server.asked)
         if data == "no photo":
             self.send(400, {"error": {"code": "not_an_image", "message": "not a readable image", "request_id": "x"}})
@@ -191,6 +191,17 @@ def test_patience_ends(server: Any, tmp_path: Path) -> None:
     assert sum(data == "always busy" for _, data, _ in server.asked) == 3
 
 
+def test_a_photo_that_cannot_be_read_stops_no_other(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="1")
+    result = predict(server, tmp_path, "/proc/self/mem", "a.jpg")
+    assert result.stdout == (
+        "photo           label         confidence  note\n"
+        "/proc/self/mem  -                      -  error: cannot use /proc/self/mem: Input/output error\n"
+        "a.jpg           cat               97.50%\n"
+    )
+    assert (result.returncode, result.stderr) == (1, "1 of 2 photos were not answered\n")
+
+
 def test_a_refusal_is_not_tried_again(server: Any, tmp_path: Path) -> None:
     write(tmp_path, a="no photo")
     assert predict(server, tmp_path, "a.jpg").returncode == 1
@@ -231,7 +242,8 @@ def test_connections_stay_open(server: Any, tmp_path: Path) -> None:
     [
         ([], "no photo given; name photos, folders, or - for standard input"),
         (["missing.jpg"], "no photo at missing.jpg"),
-        (["a.jpg", "--key-file", "missing"], "cannot read --key-file missing: No such file or directory"),
+        (["a.jpg", "--key-file", "missing"], "cannot use missing: No such file or directory"),
+        (["a.jpg", "--explain", "a.jpg"], "cannot use a.jpg: File exists"),
         (["a.jpg", "--server", "ftp://x"], "--server ftp://x is no address; write it like http://127.0.0.1:8080"),
     ],
 )
@@ -242,7 +254,7 @@ def test_a_mistake_is_told_in_one_sentence(server: Any, tmp_path: Path, argument
 
 
 def test_a_server_that_is_away_is_told_once_not_for_every_photo(tmp_path: Path) -> None:
-    write(tmp_path, a="1", b="2", c="3")
+    write(tmp_path, **{f"p{number}": "1" for number in range(40)})
     result = predict(None, tmp_path, ".", "--retries", "0", "--json")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: http://127.0.0.1:9: the server cannot be reached: Connection refused; is it running?\n"
@@ -257,7 +269,7 @@ def test_an_answer_that_makes_no_sense_is_told(server: Any, tmp_path: Path) -> N
     }
 
 
-def test_a_python_without_requests_is_told_which_one_to_use() -> None:
+def test_a_python_without_the_packages_is_told_which_one_to_use() -> None:
     result = subprocess.run([sys.executable, "-I", "-S", str(SCRIPT), "a.jpg"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: requests is not installed here; `make setup`, then .venv/bin/python {SCRIPT}\n"
+    assert result.stderr == f"error: urllib3 is not installed here; `make setup`, then .venv/bin/python {SCRIPT}\n"
