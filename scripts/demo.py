@@ -1,5 +1,6 @@
 """Start the server, ask it about one photo, and say what to do next: what `make demo` runs. Options are those of scripts.serve."""
 
+import argparse
 import json
 import signal
 import subprocess
@@ -19,20 +20,17 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server by itself, which ends in its own time
     signal.signal(signal.SIGTERM, lambda number, _: server.send_signal(number))
     assert server.stdout is not None
-    ready = False  # until then, its log is not shown
-    for line in server.stdout:
-        if not ready and '"ready in ' in line:
-            print(json.loads(line)["message"])
-            newest = find_archives(args.model_store)[0]
-            show(f"http://{reachable(args.host)}:{args.port}/predictions/{newest.name}", newest)
-            ready = True
-        elif ready:
+    if ready := next((line for line in server.stdout if '"ready in ' in line), None):
+        print(json.loads(ready)["message"])
+        show(args, find_archives(args.model_store)[0])
+        for line in server.stdout:
             print(line, end="", flush=True)
     sys.exit(server.wait())
 
 
-def show(address: str, archive: Archive) -> None:
+def show(args: argparse.Namespace, archive: Archive) -> None:
     """Ask about the photo that lies in the archive, and print question and answer."""
+    address = f"http://{reachable(args.host)}:{args.port}/predictions/{archive.name}"
     request = urllib.request.Request(address, archive.model.photo, {"Content-Type": "image/png"})
     with urllib.request.urlopen(request, timeout=30) as response:
         answer = json.load(response)

@@ -14,20 +14,16 @@ import sys
 from pathlib import Path
 
 
-def line_for(name: str, secret: str, salt: bytes) -> str:
-    """Return the line as nginx reads it; a fast hash is enough, because nobody can guess a secret of 256 random bits."""
-    digest = hashlib.sha1(secret.encode() + salt).digest()
-    return f"{name}:{{SSHA}}{base64.b64encode(digest + salt).decode()}\n"
-
-
 def add(path: Path, name: str) -> str:
     """Add a key to the file, instead of an old one of that name; returns the secret."""
-    secret = secrets.token_urlsafe(32)
+    secret, salt = secrets.token_urlsafe(32), secrets.token_bytes(8)
+    digest = hashlib.sha1(secret.encode() + salt).digest()  # fast is enough: nobody can guess 256 random bits
+    line = f"{name}:{{SSHA}}{base64.b64encode(digest + salt).decode()}\n"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if not line.startswith(f"{name}:")]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join([*kept, line_for(name, secret, secrets.token_bytes(8))]), encoding="utf-8")
+    temporary.write_text("".join([*kept, line]), encoding="utf-8")
     temporary.chmod(0o644)  # the gateway's user must read it; there is no secret in it
     temporary.replace(path)
     return secret
