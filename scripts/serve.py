@@ -12,8 +12,16 @@ from serving.supervise import Supervisor
 ROOT = Path(__file__).parents[1]
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+PORTS = (
+    ("", 8080, "predictions"),
+    ("management-", 8081, "managing models"),
+    ("metrics-", 8082, "TorchServe's metrics"),
+    ("ready-", 8083, "GET /ready, GET /metrics of the supervisor, and removing versions; port 0 for none"),
+)
+
+
+def parse(argv: list[str] | None, description: str | None = __doc__) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", help="folder with archives (*.mar)")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="TorchServe's settings")
     parser.add_argument("--metrics-config", type=Path, default=ROOT / "metrics.yaml", help="the metrics that TorchServe shows")
@@ -30,21 +38,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-PORTS = (
-    ("", 8080, "predictions"),
-    ("management-", 8081, "managing models"),
-    ("metrics-", 8082, "TorchServe's metrics"),
-    ("ready-", 8083, "GET /ready, GET /metrics of the supervisor, and removing versions; port 0 for none"),
-)
-
-
-def require_ports(args: argparse.Namespace) -> None:
-    for what, _, _ in PORTS:
-        name = what.replace("-", "_")
-        if port := getattr(args, f"{name}port"):
-            require_free(getattr(args, f"{name}host"), port, f"{what}port")
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     try:
@@ -53,7 +46,10 @@ def main(argv: list[str] | None = None) -> None:
         for path in (args.config, args.metrics_config, args.log_config):
             if not path.is_file():
                 raise ServeError(f"no file at {path}")
-        require_ports(args)
+        for what, _, _ in PORTS:
+            name = what.replace("-", "_")
+            if port := getattr(args, f"{name}port"):
+                require_free(getattr(args, f"{name}host"), port, f"{what}port")
         sys.exit(Supervisor(args).run())
     except ServeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

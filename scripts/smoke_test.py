@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask a running server a few things and report what is wrong: smoke_test.py [http://127.0.0.1:8080]. Needs Python only.
 
-With the archive at hand (--archive) it also knows the right answer.
+With the archive at hand (--archive) it also knows the right answer. PETCLF_API_KEY holds the gateway's key, NAME:SECRET.
 """
 
 import argparse
@@ -9,12 +9,9 @@ import base64
 import http.client
 import json
 import os
-import struct
 import sys
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,173 +19,135 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also where this file is run by its path, without an environment
 from handler.model_file import ModelFile, ModelFileError, read_archive
 
+GREY = base64.b64decode(  # a PNG of 64x64 grey pixels in 98 bytes
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR42u3MQREAAAwCIKMb3RD77SAA6VEEAoFAIBAIBAKBQCAQfA8G320AeXC6efoAAAAASUVORK5CYII="
+)
+
 
 class SmokeError(Exception):
     """What is wrong with the server."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """A photo, and the model that knows its answer; none where the archive is not at hand."""
-
-    photo: bytes
-    model: ModelFile | None = None
-
-
 class Target:
-    """The server that is asked."""
+    """The server that is asked; the answer to the photo is known if the archive is at hand."""
 
-    def __init__(self, address: str, model: str, key: str | None) -> None:
-        parts = urlsplit(address if "//" in address else f"http://{address}")
-        self.secure = parts.scheme == "https"
-        self.host, self.port = parts.hostname or "", parts.port
+    def __init__(self, address: str, model: str, archive: Path) -> None:
+        self.server = urlsplit(address if "//" in address else f"http://{address}")
         self.model = model
-        self.headers = {"Authorization": "Basic " + base64.b64encode(key.encode()).decode()} if key else {}
+        self.known: ModelFile | None = read_archive(archive).model if archive.is_file() else None
+        self.photo = self.known.photo if self.known else GREY
+        key = os.environ.get("PETCLF_API_KEY", "").encode()
+        self.key = {"Authorization": "Basic " + base64.b64encode(key).decode()} if key else {}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str, bytes]:
-        """Return status, content type and body."""
-        kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
-        connection = kind(self.host, self.port, timeout=15)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
+    def ask(
+        self, path: str, body: bytes | None, kind: str, status: int = 200, content: str = "image/png", accept: str = "*/*"
+    ) -> bytes:
+        """Return the body of the answer, which must have this status and content type."""
+        secure = self.server.scheme == "https"
+        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = connect(self.server.hostname or "", self.server.port, timeout=15)
         try:
-            connection.request(method, path, body, {**self.headers, **named})
+            method, about = ("GET", {}) if body is None else ("POST", {"Content-Type": content})
+            connection.request(method, f"/{path}/{self.model}", body, {"Accept": accept, **about, **self.key})
             response = connection.getresponse()
-            return response.status, response.headers.get_content_type(), response.read()
+            answer, found = response.read(), response.headers.get_content_type()
         finally:
             connection.close()
+        if (response.status, found) != (status, kind):
+            words = " ".join(answer[:200].decode(errors="replace").split())
+            raise SmokeError(f"status {response.status}, {found} instead of {status}, {kind}: {words}")
+        return answer
 
-    def predict(self, body: bytes, expected: int = 200, path: str | None = None, **headers: str) -> Any:
-        status, kind, answer = self.ask("POST", path or f"/predictions/{self.model}", body, **headers)
-        if status != expected or kind != "application/json":
-            raise SmokeError(
-                f"status {status}, {kind} instead of {expected}, application/json: {answer[:200].decode(errors='replace')}"
-            )
-        return json.loads(answer)
+    def predict(self, body: bytes, status: int = 200, content: str = "image/png") -> Any:
+        return json.loads(self.ask("predictions", body, "application/json", status, content))
 
 
-def check_prediction(target: Target, known: Known) -> str:
-    answer = target.predict(known.photo, Content_Type="image/png")
+def prediction(target: Target) -> str:
+    answer = target.predict(target.photo)
     given = list(answer["probabilities"].values())
     if abs(sum(given) - 1) > 1e-3 or answer["confidence"] != max(given):
         raise SmokeError(f"the probabilities do not fit together: {answer}")
-    if known.model and not known.model.knows(given):
-        raise SmokeError(f"a known photo is answered {given} instead of {known.model.answers[0]}")
+    if target.known and not target.known.knows(given):
+        raise SmokeError(f"a known photo is answered {given} instead of {target.known.answers[0]}")
     return f"{answer['label']} ({answer['confidence']:.1%}), {answer['model']['name']} {answer['model']['version']}"
 
 
-def check_form(target: Target, known: Known) -> str:
-    small, large = (form_answer(target, photo) for photo in (grey_png(64), known.photo + bytes(65_536)))
-    return f"{small} as a file of a few hundred bytes, {large} of more than 64 KB"
-
-
-def form_answer(target: Target, photo: bytes) -> str:
-    """Return the label of a photo that is sent as a browser or `curl -F` sends it."""
+def form(target: Target) -> str:
+    """Send photos as a browser or `curl -F` sends them: TorchServe takes another way for small ones."""
     head = b'--petclf\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Type: image/png\r\n\r\n'
-    body = head + photo + b"\r\n--petclf--\r\n"
-    answer = target.predict(body, Content_Type="multipart/form-data; boundary=petclf")
-    plain = target.predict(photo, Content_Type="image/png")
-    if answer["probabilities"] != plain["probabilities"]:
-        raise SmokeError(f"a form of {len(body)} bytes is answered {answer['probabilities']} instead of {plain['probabilities']}")
-    return str(answer["label"])
+    for photo in (GREY, target.photo + bytes(65_536)):
+        body = head + photo + b"\r\n--petclf--\r\n"
+        answers = target.predict(body, content="multipart/form-data; boundary=petclf"), target.predict(photo)
+        if answers[0]["probabilities"] != answers[1]["probabilities"]:
+            raise SmokeError(f"a form of {len(body)} bytes is answered {answers[0]}, its photo alone {answers[1]}")
+    return "a file of a hundred bytes, and one of more than 64 KB"
 
 
-def check_many(target: Target, known: Known) -> str:
-    text = base64.b64encode(known.photo).decode()
+def many(target: Target) -> str:
+    text = base64.b64encode(target.photo).decode()
     body = json.dumps({"instances": [{"image": text}, {"image": "!"}, text]}).encode()
-    first, second, third = target.predict(body, Content_Type="application/json")["predictions"]
+    first, second, third = target.predict(body, content="application/json")["predictions"]
     if first["probabilities"] != third["probabilities"] or second["error"]["code"] != "bad_request":
         raise SmokeError("many photos at once are not answered each in its place")
     return "3 instances, one of them refused in its place"
 
 
-def check_refusal(target: Target, known: Known) -> str:
-    answer = target.predict(known.photo[:50], expected=400, Content_Type="image/png")
-    if answer["error"]["code"] != "not_an_image":
-        raise SmokeError(f"a damaged photo is refused as {answer['error']['code']}")
+def refusal(target: Target) -> str:
+    code = target.predict(target.photo[:50], status=400)["error"]["code"]
+    if code != "not_an_image":
+        raise SmokeError(f"a damaged photo is refused as {code}")
     return "a damaged photo: 400 not_an_image"
 
 
-def check_explanation(target: Target, known: Known) -> str:
-    path = f"/explanations/{target.model}"
-    status, kind, body = target.ask("POST", path, known.photo, Content_Type="image/png", Accept="image/png")
-    if (status, kind) != (200, "image/png") or not body.startswith(b"\x89PNG"):
-        raise SmokeError(f"status {status}, {kind} instead of 200, image/png")
+def explanation(target: Target) -> str:
+    body = target.ask("explanations", target.photo, "image/png", accept="image/png")
+    if not body.startswith(b"\x89PNG"):
+        raise SmokeError("the heat map is no PNG")
     return f"a heat map of {len(body):,} bytes"
 
 
-def check_page(target: Target, _: Known) -> str:
-    status, kind, body = target.ask("GET", f"/predictions/{target.model}", Accept="text/html")
-    if (status, kind) != (200, "text/html") or b"<title>" not in body:
-        raise SmokeError(f"status {status}, {kind} instead of 200, text/html")
+def page(target: Target) -> str:
+    body = target.ask("predictions", None, "text/html", accept="text/html")
+    if b"<title>" not in body:
+        raise SmokeError("the page has no title")
     return f"the page, {len(body):,} bytes"
 
 
-CHECKS: dict[str, Callable[[Target, Known], str]] = {
-    "prediction": check_prediction,
-    "form": check_form,
-    "many at once": check_many,
-    "refusal": check_refusal,
-    "explanation": check_explanation,
-    "page": check_page,
-}
+CHECKS = (prediction, form, many, refusal, explanation, page)
 
 
-def known_photo(archive: Path) -> Known:
-    """Return the archive's golden photo; without an archive a grey square, whose answer nobody knows."""
-    if not archive.is_file():
-        return Known(grey_png(64))
-    model = read_archive(archive).model
-    return Known(model.photo, model)
-
-
-def grey_png(side: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    rows = b"".join(b"\0" + bytes([128]) * side for _ in range(side))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def wait_for(target: Target, known: Known, seconds: float) -> None:
-    """Wait until the server answers; what it says last is told if it never does."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            check_prediction(target, known)
-            return
-        except (OSError, http.client.HTTPException, SmokeError, ValueError, KeyError) as error:
-            if time.monotonic() > end:
-                reason = str(error) or type(error).__name__
-                raise SmokeError(f"no right answer within {seconds:g} seconds: {reason}; is the server running?") from None
-        time.sleep(0.2)
+def attempt(check: Callable[[Target], str], target: Target) -> tuple[bool, str]:
+    """Return whether the check passes, and what it says."""
+    try:
+        return True, check(target)
+    except (OSError, http.client.HTTPException, SmokeError, ValueError, KeyError, TypeError) as error:
+        return False, str(error) or type(error).__name__
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("address", nargs="?", default="http://127.0.0.1:8080")
-    parser.add_argument("--model", default="petclf")
-    parser.add_argument("--archive", type=Path, default=Path(__file__).parents[1] / "model_store" / "petclf.mar")
-    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for the server to come up")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("address", nargs="?", default="http://127.0.0.1:8080", help="address of TorchServe or of its gateway")
+    parser.add_argument("--model", default="petclf", help="name of the model")
+    archive = Path(__file__).parents[1] / "model_store" / "petclf.mar"
+    parser.add_argument("--archive", type=Path, default=archive, help="archive that is served; skipped if it is not there")
+    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="how long the server may take to come up")
     args = parser.parse_args()
-    target = Target(args.address, args.model, os.environ.get("PETCLF_API_KEY"))
-    failed = 0
     try:
-        known = known_photo(args.archive)
-        wait_for(target, known, args.wait)
-    except (SmokeError, ModelFileError) as error:
-        named = args.archive if isinstance(error, ModelFileError) else f"{args.address}:"
-        print(f"error: {named} {error}", file=sys.stderr)
-        sys.exit(1)
-    for name, check in CHECKS.items():
+        target = Target(args.address, args.model, args.archive)
+    except ModelFileError as error:
+        sys.exit(f"error: {args.archive} {error}")
+    end = time.monotonic() + args.wait
+    while not (tried := attempt(prediction, target))[0]:
+        if time.monotonic() > end:
+            sys.exit(f"error: {args.address}: no right answer within {args.wait:g} seconds: {tried[1]}; is the server running?")
+        time.sleep(0.2)
+    passed = []
+    for check in CHECKS:
         started = time.perf_counter()
-        try:
-            result = check(target, known)
-            print(f"ok      {name:<13} {result}  [{(time.perf_counter() - started) * 1000:.0f} ms]")
-        except (OSError, http.client.HTTPException, SmokeError, ValueError, KeyError, TypeError) as error:
-            failed += 1
-            print(f"FAILED  {name:<13} {error}")
-    sys.exit(1 if failed else 0)
+        right, words = attempt(check, target)
+        passed.append(right)
+        print(f"{'ok' if right else 'FAILED':<7} {check.__name__:<12} {words}  [{(time.perf_counter() - started) * 1000:.0f} ms]")
+    sys.exit(not all(passed))
 
 
 if __name__ == "__main__":

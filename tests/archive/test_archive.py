@@ -183,6 +183,19 @@ def test_a_wrong_model_is_refused_and_the_old_archive_kept(tmp_path: Path, conte
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_name_that_torchserve_does_not_take_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    with zipfile.ZipFile(model, "w") as packed:
+        packed.writestr("petclf/extra/metadata.json", json.dumps({"name": "cats & dogs", "version": "1.0.0"}))
+        packed.writestr("petclf/extra/golden.png", b"")
+
+    result = command("--model", str(model), "--output", str(tmp_path / "petclf.mar"))
+
+    assert result.returncode == 2
+    assert result.stderr == "error: 'cats & dogs' is no name for a model; use letters, digits, dots, hyphens\n"
+    assert not (tmp_path / "petclf.mar").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = command("--output", str(tmp_path / "file" / "petclf.mar"))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ class Stub(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers["Content-Length"])).decode()
         server: Any = self.server
         with server.lock:
-            server.asked.append((self.path, data, dict(self.headers)))
+            server.asked.append((self.path, data, self.headers))
             times = sum(seen == data for _, seen, _ in server.asked)
         if data == "no photo":
             self.send(400, {"error": {"code": "not_an_image", "message": "not a readable image", "request_id": "x"}})
@@ -35,7 +36,14 @@ class Stub(BaseHTTPRequestHandler):
         elif data == "always busy":
             self.send(429, {"error": {"message": "too many"}}, {"Retry-After": "0"})
         elif data == "cut off" and times == 1:
-            self.connection.close()
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif data == "unknown version":
+            message = "Model version: 9 does not exist for model: petclf"
+            self.send(404, {"code": 404, "type": "ModelVersionNotFoundException", "message": message})
+        elif data == "moved":
+            self.send(301, [], {"Location": "/elsewhere"})
+        elif data == "no map" and self.path.startswith("/explanations"):
+            self.send(503, {"code": 503, "type": "ServiceUnavailableException", "message": "no worker"})
         elif data == "broken":
             self.send_bytes(200, b"<html>", "application/json")
         elif self.headers.get("Accept") == "image/png":
@@ -44,8 +52,9 @@ class Stub(BaseHTTPRequestHandler):
             if data == "slow":
                 time.sleep(0.3)
             unsure = "close_call" if data == "unsure" else None
-            label = "dog" if "dog" in data else "cat"
-            self.send(200, {"label": label, "confidence": 0.975, "probabilities": {label: 0.975}, "unsure": bool(unsure),
+            label, other = ("dog", "cat") if "dog" in data else ("cat", "dog")
+            probabilities = {name: 0.975 if name == label else 0.025 for name in sorted([label, other])}
+            self.send(200, {"label": label, "confidence": 0.975, "probabilities": probabilities, "unsure": bool(unsure),
                             "unsure_because": unsure, "model": {"name": "petclf", "version": "1.0.0"}})  # fmt: skip
 
     def send(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
@@ -123,16 +132,48 @@ def test_json_and_csv_say_the_same(server: Any, tmp_path: Path) -> None:
     as_csv = predict(server, tmp_path, "--csv", ".")
 
     assert [json.loads(line) for line in as_json.stdout.splitlines()] == [
-        {"photo": "a.jpg", "label": "dog", "confidence": 0.975, "probabilities": {"dog": 0.975}, "unsure": False, "unsure_because": None,
-         "model": {"name": "petclf", "version": "1.0.0"}},
+        {"photo": "a.jpg", "label": "dog", "confidence": 0.975, "probabilities": {"cat": 0.025, "dog": 0.975}, "unsure": False,
+         "unsure_because": None, "model": {"name": "petclf", "version": "1.0.0"}},
         {"photo": "b.jpg", "error": "not a readable image"},
     ]  # fmt: skip
     assert list(csv.reader(io.StringIO(as_csv.stdout))) == [
-        ["photo", "label", "confidence", "unsure_because", "version", "error"],
-        ["a.jpg", "dog", "0.975", "", "1.0.0", ""],
-        ["b.jpg", "", "", "", "", "not a readable image"],
+        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error"],
+        ["a.jpg", "dog", "0.975", "0.025", "0.975", "", "1.0.0", ""],
+        ["b.jpg", "", "", "", "", "", "", "not a readable image"],
     ]
     assert (as_json.returncode, as_json.stderr) == (1, "1 of 2 photos were not answered\n")
+
+
+def test_csv_has_the_labels_of_the_first_answer_also_after_failures(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="no photo", b="unsure", c="no photo")
+    assert list(csv.reader(io.StringIO(predict(server, tmp_path, "--csv", ".").stdout))) == [
+        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error"],
+        ["a.jpg", "", "", "", "", "", "", "not a readable image"],
+        ["b.jpg", "cat", "0.975", "0.975", "0.025", "close_call", "1.0.0", ""],
+        ["c.jpg", "", "", "", "", "", "", "not a readable image"],
+    ]
+
+
+def test_csv_without_any_answer_has_no_labels(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="no photo")
+    assert list(csv.reader(io.StringIO(predict(server, tmp_path, "--csv", ".").stdout))) == [
+        ["photo", "label", "confidence", "unsure_because", "version", "error"],
+        ["a.jpg", "", "", "", "", "not a readable image"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "error"),
+    [
+        ("unknown version", ["--version", "9"], "Model version: 9 does not exist for model: petclf"),
+        ("no map", ["--explain", "maps", "--retries", "0"], "no heat map: no worker"),
+        ("moved", [], "the server answered with status 301"),
+    ],
+)
+def test_the_servers_reason_is_shown(server: Any, tmp_path: Path, content: str, options: list[str], error: str) -> None:
+    write(tmp_path, a=content)
+    result = predict(server, tmp_path, "a.jpg", "--json", *options)
+    assert (result.returncode, json.loads(result.stdout)) == (1, {"photo": "a.jpg", "error": error})
 
 
 def test_a_busy_server_and_a_cut_connection_are_tried_again(server: Any, tmp_path: Path) -> None:
@@ -148,6 +189,17 @@ def test_patience_ends(server: Any, tmp_path: Path) -> None:
     assert result.returncode == 1
     assert json.loads(result.stdout.splitlines()[1]) == {"photo": "b.jpg", "error": "too many"}
     assert sum(data == "always busy" for _, data, _ in server.asked) == 3
+
+
+def test_a_photo_that_cannot_be_read_stops_no_other(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="1")
+    result = predict(server, tmp_path, "/proc/self/mem", "a.jpg")
+    assert result.stdout == (
+        "photo           label         confidence  note\n"
+        "/proc/self/mem  -                      -  error: cannot use /proc/self/mem: Input/output error\n"
+        "a.jpg           cat               97.50%\n"
+    )
+    assert (result.returncode, result.stderr) == (1, "1 of 2 photos were not answered\n")
 
 
 def test_a_refusal_is_not_tried_again(server: Any, tmp_path: Path) -> None:
@@ -190,7 +242,8 @@ def test_connections_stay_open(server: Any, tmp_path: Path) -> None:
     [
         ([], "no photo given; name photos, folders, or - for standard input"),
         (["missing.jpg"], "no photo at missing.jpg"),
-        (["a.jpg", "--key-file", "missing"], "cannot read --key-file missing: No such file or directory"),
+        (["a.jpg", "--key-file", "missing"], "cannot use missing: No such file or directory"),
+        (["a.jpg", "--explain", "a.jpg"], "cannot use a.jpg: File exists"),
         (["a.jpg", "--server", "ftp://x"], "--server ftp://x is no address; write it like http://127.0.0.1:8080"),
     ],
 )
@@ -201,7 +254,7 @@ def test_a_mistake_is_told_in_one_sentence(server: Any, tmp_path: Path, argument
 
 
 def test_a_server_that_is_away_is_told_once_not_for_every_photo(tmp_path: Path) -> None:
-    write(tmp_path, a="1", b="2", c="3")
+    write(tmp_path, **{f"p{number}": "1" for number in range(40)})
     result = predict(None, tmp_path, ".", "--retries", "0", "--json")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: http://127.0.0.1:9: the server cannot be reached: Connection refused; is it running?\n"
@@ -214,3 +267,9 @@ def test_an_answer_that_makes_no_sense_is_told(server: Any, tmp_path: Path) -> N
         "photo": "b.jpg",
         "error": "the server's answer is no JSON; is it a petclf server?",
     }
+
+
+def test_a_python_without_the_packages_is_told_which_one_to_use() -> None:
+    result = subprocess.run([sys.executable, "-I", "-S", str(SCRIPT), "a.jpg"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: urllib3 is not installed here; `make setup`, then .venv/bin/python {SCRIPT}\n"
