@@ -126,16 +126,16 @@ def find_photos(arguments: list[str]) -> Iterator[str]:
 
 def ask_all(client: Client, photos: Iterable[str], jobs: int) -> Generator[Result, None, None]:
     """Ask about several photos at a time, and return the results in the photos' order; only a few are ever in memory."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        waiting: deque[concurrent.futures.Future[Result]] = deque()
-        try:
-            for number, name in enumerate(photos, 1):
-                waiting.append(pool.submit(client.ask, number, name))
-                if len(waiting) >= jobs * 4:
-                    yield waiting.popleft().result()
-            yield from (future.result() for future in waiting)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    waiting: deque[concurrent.futures.Future[Result]] = deque()
+    try:
+        for number, name in enumerate(photos, 1):
+            waiting.append(pool.submit(client.ask, number, name))
+            if len(waiting) >= jobs * 4:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def count_failures(results: Iterable[Result], tally: Counter[str], server: str) -> Iterator[Result]:
@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (UsageError, OSError) as error:
-        reason = f"cannot use {error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        reason = f"cannot use {error.filename or 'standard output'}: {error.strerror}" if isinstance(error, OSError) else error
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

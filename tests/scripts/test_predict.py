@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -258,6 +259,18 @@ def test_a_server_that_is_away_is_told_once_not_for_every_photo(tmp_path: Path) 
     result = predict(None, tmp_path, ".", "--retries", "0", "--json")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: http://127.0.0.1:9: the server cannot be reached: Connection refused; is it running?\n"
+
+
+def test_ctrl_c_ends_it_at_once_although_the_server_is_silent(tmp_path: Path) -> None:
+    write(tmp_path, a="1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-I", str(SCRIPT), "--server", address, "a.jpg"]
+        client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with silent.accept()[0]:
+            client.send_signal(signal.SIGINT)
+            _, told = client.communicate(timeout=10)  # it would wait 30 s for an answer
+    assert (client.returncode, told) == (130, "stopped\n")
 
 
 def test_an_answer_that_makes_no_sense_is_told(server: Any, tmp_path: Path) -> None:
