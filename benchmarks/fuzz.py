@@ -237,7 +237,7 @@ def attack(port: int, count: int, seed: int = 1, together: int = 8, look: Callab
 
 
 def start_server(ports: list[int]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "scripts.serve", "--workers", "2"]
+    command = [sys.executable, "-m", "scripts.serve", "--workers", "2", "--ready-port", "0"]
     for name, port in zip(("port", "management-port", "metrics-port"), ports, strict=True):
         command += [f"--{name}", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

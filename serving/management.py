@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from serving.machine import open_here
+
 SECONDS = 3.0  # for an answer
 QUIET = 0.5  # seconds
 START_SECONDS = 60  # for a worker to come up
@@ -55,7 +57,7 @@ class Management:
     def ask(self, method: str, path: str, seconds: float = SECONDS, **parameters: Any) -> Any:
         url = f"{self.address}{quote(path)}" + (f"?{urlencode(parameters)}" if parameters else "")
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=seconds) as response:
+            with open_here(urllib.request.Request(url, method=method), seconds) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:

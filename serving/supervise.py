@@ -17,7 +17,7 @@ from handler.model_file import Archive
 from serving.command import command, environment, management_address, number_of_workers
 from serving.endpoint import start_endpoint
 from serving.health import Health
-from serving.machine import die_with_parent, killed_for_memory, private_folder, reachable
+from serving.machine import die_with_parent, killed_for_memory, open_here, private_folder, reachable
 from serving.management import Management, ManagementError, Version
 from serving.say import Log, ServeError, say
 from serving.store import find_archives
@@ -143,7 +143,7 @@ class Supervisor:
         url = f"{self.inference}/predictions/{archive.name}/{archive.version}"
         request = urllib.request.Request(url, archive.model.photo, {"Content-Type": "image/png"})
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with open_here(request, 10) as response:
                 answer = list(json.load(response)["probabilities"].values())
         except urllib.error.HTTPError as error:
             error.close()
@@ -221,7 +221,7 @@ class Supervisor:
         """Return how many requests TorchServe has taken so far."""
         address = f"http://{reachable(self.args.metrics_host)}:{self.args.metrics_port}"
         try:
-            with urllib.request.urlopen(f"{address}/metrics?name[]=ts_inference_requests_total", timeout=2) as response:
+            with open_here(f"{address}/metrics?name[]=ts_inference_requests_total", 2) as response:
                 return sum(float(line.rsplit(b" ", 1)[1]) for line in response if not line.startswith(b"#"))
         except (OSError, ValueError, IndexError):
             return -1.0

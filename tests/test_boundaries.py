@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"handler", "training", "serving", "scripts", "benchmarks", "tests"}
 PACKAGES = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "PyYAML"}  # imported under another name than installed
-SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden")}
+SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden", "model_file")}
 
 
 def imported(file: Path) -> set[str]:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from handler.golden import golden_photos
+from handler.model_file import TOLERANCE
 from training.calibrate import rebuild_unlike
 from training.config import PARAMS, ExportConfig, load_params
 from training.errors import UserError, run_cli
@@ -23,7 +24,6 @@ from training.paths import CALIBRATION, MODEL, REPORTS, WEIGHTS
 from training.provenance import git_commit
 from training.released import Released
 
-TOLERANCE = 1e-4
 LOADS_ALONE = (
     "import sys, torch; model = torch.jit.load(sys.argv[1]); size = int(sys.argv[2]); "
     "model(torch.zeros(1, 3, size, size, dtype=torch.uint8)); model.explain(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))"
@@ -81,7 +81,7 @@ def compare(released: Released, scripted: torch.jit.ScriptModule, photos: torch.
                 *zip(released.explain(some), scripted.explain(some), strict=True),
             ]
             worst = max(float((eager - script).abs().max()) for eager, script in pairs)
-            if worst > TOLERANCE:
+            if worst > TOLERANCE["fp32"]:
                 raise UserError(f"the scripted model differs from the trained one by {worst:.2g}; nothing was exported")
 
 

@@ -1,7 +1,6 @@
 """MLflow: one run a training, with everything that would let someone repeat or judge it."""
 
 import base64
-import json
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from handler.model_file import ModelFileError, read_model_file
 from training.errors import UserError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -181,15 +181,10 @@ def worker_requirements(path: Path) -> list[str]:
 
 def json_metadata(model: Path) -> dict[str, Any]:
     """Return the facts that travel inside petclf.pt."""
-    import torch  # noqa: PLC0415
-
-    extra = {"metadata.json": ""}
     try:
-        torch.jit.load(str(model), _extra_files=extra)
-    except RuntimeError:
+        return read_model_file(model).metadata
+    except (OSError, ModelFileError):
         raise UserError(f"cannot read {model} as TorchScript; run `make export`") from None
-    content: dict[str, Any] = json.loads(extra["metadata.json"])
-    return content
 
 
 def reason(error: Exception) -> str:

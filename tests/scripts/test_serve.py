@@ -192,6 +192,13 @@ def test_killed_itself_it_takes_java_and_workers_along(archive: Path, tmp_path: 
 
 
 @pytest.mark.e2e
+def test_a_proxy_for_the_internet_is_not_asked_about_this_machine(archive: Path, tmp_path: Path) -> None:
+    process, _ = started(archive, tmp_path, {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"})
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+@pytest.mark.e2e
 def test_an_unwritable_prediction_log_stops_neither_start_nor_answers(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     process, log = started(archive, tmp_path, {"PETCLF_PREDICTION_LOG": str(tmp_path / "file" / "log")})
