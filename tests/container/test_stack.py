@@ -28,7 +28,7 @@ from scripts.make_key import add
 from tests.conftest import draw_folder
 from tests.drawing import draw_photo, encoded
 from tests.e2e.awkward import cases
-from tests.e2e.conftest import free_port
+from tests.e2e.conftest import free_port, wait_until
 from tests.training.conftest import run_module, write_params
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
@@ -205,9 +205,8 @@ def test_management_and_the_log_need_the_key(stack: Stack) -> None:
     requests.post(f"{stack.url}/predict", PHOTO, headers={"X-Request-Id": "in-the-log"}, timeout=10)
     assert requests.get(f"{stack.management}/models", timeout=10).status_code == 401
     card = requests.get(f"{stack.management}/models/petclf?customized=true", auth=stack.key, timeout=10).json()[0]
-    log = requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text
     assert set(card["customizedMetadata"]) == {"card", "thresholds", "provenance", "archive", "recent"}
-    assert "in-the-log" in log
+    wait_until(lambda: "in-the-log" in requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text)
 
 
 class Load:
@@ -341,7 +340,7 @@ def monitored(stack: Stack) -> Inside:
 
 def test_prometheus_reads_server_and_gateway_and_knows_where_to_send_alerts(stack: Stack, monitored: Inside) -> None:
     stack.wait_until_well()
-    up = {"petclf", "gateway", "prometheus"}
+    up = {"petclf", "supervisor", "gateway", "prometheus"}
     monitored.wait_for(lambda: {found["metric"]["job"] for found in monitored.query("up == 1")} == up)
     managers = monitored.get("http://prometheus:9090/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
     assert [manager["url"] for manager in managers] == ["http://alertmanager:9093/api/v2/alerts"]
