@@ -112,21 +112,19 @@ class Classifier:
     def judge(self, row: list[float], unlike: float) -> Judgement:
         """Put one photo's numbers into words."""
         confidence = max(row)
+        label = self.labels[row.index(confidence)]
         thresholds = self.metadata["thresholds"]
-        because = None
+        because = "close_call" if confidence < thresholds["unsure_below"] else None
         if unlike > thresholds["unlike_above"]:
             because = "unlike_training_photos"
-        elif confidence < thresholds["unsure_below"]:
-            because = "close_call"
-        return Judgement(
-            self.labels[row.index(confidence)], confidence, dict(zip(self.labels, row, strict=True)), unlike, because
-        )
+        return Judgement(label, confidence, dict(zip(self.labels, row, strict=True)), unlike, because)
 
-    def evidence(self, photos: torch.Tensor, judgements: list[Judgement]) -> list[torch.Tensor]:
-        """Return for each photo where it shows its label: [h, w], whose mean is the label's logit, exactly."""
+    def evidence(self, photo: torch.Tensor, label: str) -> torch.Tensor:
+        """Return where the photo shows the label: [h, w], whose mean is the label's logit, exactly."""
         with torch.inference_mode():
-            _, maps = self.model.explain(photos.to(self.device))
-        return [one[self.labels.index(judgement.label)].cpu() for one, judgement in zip(maps, judgements, strict=True)]
+            _, maps = self.model.explain(photo[None].to(self.device))
+        evidence: torch.Tensor = maps[0, self.labels.index(label)].cpu()
+        return evidence
 
 
 def load(source: Path | io.BytesIO, device: torch.device, frozen: bool = True) -> torch.jit.ScriptModule:

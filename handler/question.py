@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from handler.limits import MAX_INSTANCES
-from handler.refusal import Refusal
+from handler.refusal import Refusal, attempt
 
 FORMS = ("image", "pixels", "url")
 HOW = 'send a photo as the body, as a multipart file, or as JSON {"image": "<base64>"}, {"pixels": ...}, {"url": ...} or {"instances": [...]}'
@@ -109,20 +109,13 @@ def json_photos(body: bytes) -> tuple[list[Photo], bool]:
             raise Refusal("bad_request", "instances must be a list of at least one photo")
         if len(instances) > MAX_INSTANCES:
             raise Refusal("too_many_instances", f"{len(instances)} instances; the limit is {MAX_INSTANCES} a request")
-        return [one_or_refusal(instance) for instance in instances], True
+        return [attempt(json_photo, instance) for instance in instances], True
     if not isinstance(content, dict):
         raise Refusal("bad_request", f"the JSON is no object; {HOW}")
     return [json_photo(content)], False
 
 
-def one_or_refusal(instance: object) -> Photo:
-    try:
-        return json_photo(instance)
-    except Refusal as refusal:
-        return refusal.without_traceback()
-
-
-def json_photo(instance: object) -> Photo:
+def json_photo(instance: object) -> bytes | Image.Image | Address:
     """Return the photo of one JSON object, or of a plain base64 text."""
     if isinstance(instance, str):
         return from_base64(instance)
@@ -130,9 +123,7 @@ def json_photo(instance: object) -> Photo:
         raise Refusal("bad_request", "a photo in JSON is base64 text or an object with image, pixels or url")
     given = [name for name in FORMS if name in instance]
     if len(given) != 1:
-        raise Refusal(
-            "bad_request", f"give exactly one of {', '.join(FORMS)}; {'none' if not given else ' and '.join(given)} found"
-        )
+        raise Refusal("bad_request", f"give exactly one of {', '.join(FORMS)}; {' and '.join(given) or 'none'} found")
     value = instance[given[0]]
     if given[0] == "pixels":
         return from_pixels(value)
@@ -164,8 +155,7 @@ def from_pixels(value: object) -> Image.Image:
         pixels = np.asarray(value)
     except (ValueError, OverflowError):
         raise Refusal("bad_request", complaint) from None
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype.kind not in "iu":
-        raise Refusal("bad_request", complaint)
-    if pixels.min() < 0 or pixels.max() > 255:
+    is_colour = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0 and pixels.dtype.kind in "iu"
+    if not is_colour or pixels.min() < 0 or pixels.max() > 255:
         raise Refusal("bad_request", complaint)
     return Image.fromarray(pixels.astype(np.uint8))

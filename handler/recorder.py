@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from handler.batch import Outcome, Seen
+from handler.batch import Item, Outcome
 from handler.prediction_log import PredictionLog
 from handler.recent import STATISTICS, Recent
 from handler.statistics import photo_statistics
@@ -60,7 +60,7 @@ class Recorder:
         counters = [Metric(name, value, labels) for (name, labels), value in counts.items() if value]
         self.telemetry.write([*counters, *(one for outcome in outcomes for one in measured(outcome)), *state])
 
-    def log_entry(self, time: datetime, seen: Seen, facts: dict[str, Any]) -> dict[str, Any]:
+    def log_entry(self, time: datetime, seen: Item, facts: dict[str, Any]) -> dict[str, Any]:
         """Return one line of the prediction log: nothing in it tells whose photo it was or what it shows beyond its label."""
         judgement = seen.judgement
         return {
@@ -90,7 +90,7 @@ class Recorder:
                 yield Metric("petclf_drift", (summary["statistics"][name] - usual["mean"]) / usual["std"], (name,))
 
 
-def with_statistics(seen: Sequence[Seen]) -> Iterator[tuple[Seen, dict[str, Any]]]:
+def with_statistics(seen: Sequence[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
     """Yield each photo with its facts, among them what it is like."""
     for start in range(0, len(seen), TOGETHER):
         some = seen[start : start + TOGETHER]
@@ -116,11 +116,11 @@ def measured(outcome: Outcome) -> Iterator[Metric]:
     yield Metric("petclf_seconds", outcome.seconds, ("total", result))
     yield Metric("petclf_seconds", outcome.decode_seconds, ("decode", result))
     if outcome.seen:
-        yield Metric("petclf_seconds", outcome.model_seconds, ("model", result))
+        yield Metric("petclf_seconds", sum(seen.model_seconds for seen in outcome.seen), ("model", result))
         yield Metric("petclf_batch_photos", len(outcome.seen))
 
 
-def remembered(seen: Seen, facts: dict[str, Any]) -> tuple[str, bool, float, dict[str, float]]:
+def remembered(seen: Item, facts: dict[str, Any]) -> tuple[str, bool, float, dict[str, float]]:
     judgement = seen.judgement
     statistics = {**facts, "confidence": judgement.confidence, "unlike": judgement.unlike}
     return judgement.label, judgement.unsure_because is not None, seen.decode_seconds + seen.model_seconds, statistics

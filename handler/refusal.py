@@ -1,6 +1,13 @@
 """What a request is refused with: a status for the protocol, a code for programs, a sentence for people."""
 
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from handler.photo_input import InvalidPhoto
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 STATUS = {
     "url_not_allowed": 403,
@@ -24,11 +31,16 @@ class Refusal(Exception):  # noqa: N818  (it says what happens better than Refus
         self.message = message
         self.status = STATUS.get(code, 400)
 
-    @classmethod
-    def of(cls, error: InvalidPhoto) -> "Refusal":
-        return cls(error.code, str(error))
 
-    def without_traceback(self) -> "Refusal":
-        """Drop what raised it: a traceback would keep the whole batch in memory until Python collects cycles."""
-        self.__traceback__ = self.__context__ = self.__cause__ = None
-        return self
+def attempt(read: Callable[..., Result], *what: Any) -> Result | Refusal:
+    """Return what is read of a stranger's bytes, or the refusal that they get: no exception touches a neighbour.
+
+    The refusal is a new one: the traceback of the one that was raised would keep the whole batch in memory until Python collects cycles.
+    """
+    try:
+        return read(*what)
+    except (Refusal, InvalidPhoto) as error:
+        return Refusal(error.code, str(error))
+    except Exception:
+        logger.exception("a request could not be read")
+        return Refusal("internal_error", "this request could not be read; the reason is in the server's log")
