@@ -27,7 +27,7 @@ def fetch(url: str, hosts: frozenset[str]) -> bytes:
     for _ in range(REDIRECTS + 1):
         parts = judge(url, hosts)
         try:
-            status, location, data = get(parts, public_address(parts), deadline)
+            status, location, data = get(parts, deadline)
         except (OSError, http.client.HTTPException):  # ssl.SSLError and TimeoutError are OSErrors
             raise Refusal("url_failed", f"{parts.hostname} did not answer within {FETCH_SECONDS:.0f} seconds") from None
         if status == 200:
@@ -54,13 +54,12 @@ def judge(url: str, hosts: frozenset[str]) -> SplitResult:
     return parts
 
 
-def public_address(parts: SplitResult) -> str:
+def public_address(host: str, port: int) -> str:
     """Return the one IP address to connect to: looked up once, so that it cannot change after it was judged."""
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     if not found or not all(is_public(address) for address in found):
         raise Refusal("url_not_allowed", "the host of url has a private address")
-    return sorted(found)[0]
+    return min(found)
 
 
 def is_public(address: str) -> bool:
@@ -69,16 +68,17 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and (inner is None or (inner.is_global and not inner.is_multicast))
 
 
-def get(parts: SplitResult, address: str, deadline: float) -> tuple[int, str | None, bytes]:
+def get(parts: SplitResult, deadline: float) -> tuple[int, str | None, bytes]:
     """Return status, redirect and body of one GET, connected to the address that was judged."""
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    secure = parts.scheme == "https"
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    address = public_address(host, port)
     left = max(0.1, deadline - time.monotonic())
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     with (
         socket.create_connection((address, port), timeout=left) as plain,
         closing(http.client.HTTPConnection(host, port)) as connection,
     ):
-        secure = parts.scheme == "https"
         connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
         connection.request("GET", target, headers=AGENT)
         with connection.getresponse() as response:
@@ -88,13 +88,11 @@ def get(parts: SplitResult, address: str, deadline: float) -> tuple[int, str | N
 
 def read_limited(response: http.client.HTTPResponse, deadline: float) -> bytes:
     """Read in pieces, so that neither a huge nor an endless slow body gets through."""
-    pieces: list[bytes] = []
-    total = 0
+    data = bytearray()
     while piece := response.read1(65_536):
-        total += len(piece)
-        if total > MAX_BODY:
+        data += piece
+        if len(data) > MAX_BODY:
             raise Refusal("too_large", f"the photo at url is larger than {MAX_BODY:,} bytes")
         if time.monotonic() > deadline:
             raise TimeoutError
-        pieces.append(piece)
-    return b"".join(pieces)
+    return bytes(data)
