@@ -17,7 +17,7 @@ from handler.classifier import BrokenModelError, Classifier
 from handler.fetch import allowed_hosts
 from handler.page import load_page
 from handler.prediction_log import PredictionLog
-from handler.question import Kind, Request
+from handler.question import URLENCODED, Kind, Request
 from handler.recent import Recent
 from handler.recorder import Recorder
 from handler.telemetry import Telemetry
@@ -25,7 +25,7 @@ from handler.telemetry import Telemetry
 logger = logging.getLogger("petclf")
 
 HARMLESS_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-URLENCODED = "application/x-www-form-urlencoded"
+CARD = ("name", "version", "labels", "image_size", "parameters", "metrics")
 
 
 class PetclfHandler:
@@ -45,13 +45,14 @@ class PetclfHandler:
         folder = Path(properties["model_dir"])
         gpu = properties.get("gpu_id")
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"
-        classifier = Classifier(folder / context.manifest["model"]["serializedFile"], device, threads())
+        threads = int(os.environ.get("PETCLF_THREADS") or 1)  # more than a worker's share costs all workers dearly
+        classifier = Classifier(folder / context.manifest["model"]["serializedFile"], device, threads)
         metadata = classifier.metadata
         sizes = classifier.sizes(int(properties["batch_size"]))
         classifier.warm_up(sizes)
         classifier.check_golden()
-        give_back_memory()
         self.archive = archive_digest(folder)
+        give_back_memory()
         self.version = metadata["version"]
         self.recent = Recent(folder / "recent.ring", classifier.labels)
         self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
@@ -71,10 +72,10 @@ class PetclfHandler:
             for index, row in enumerate(data)
         ]
         replies, outcome = self.answerer.answer(requests, self.card, waited)
+        versions = {"x-petclf-version": self.version, "x-petclf-archive": self.archive}
         for index, reply in enumerate(replies):
             context.set_response_status(reply.status, "", index)
             context.set_response_content_type(index, reply.content_type)
-            versions = {"x-petclf-version": self.version, "x-petclf-archive": self.archive}
             for name, value in {**versions, **reply.headers}.items():
                 context.set_response_header(index, name, value)
         self.recorder.add(outcome)
@@ -84,13 +85,8 @@ class PetclfHandler:
     def card(self) -> dict[str, Any]:
         """Return what GET :8081/models/petclf?customized=true shows."""
         metadata = self.answerer.classifier.metadata
-        card = {
-            name: metadata[name]
-            for name in ("name", "version", "labels", "image_size", "parameters", "metrics")
-            if name in metadata
-        }
         return {
-            "card": {**card, "form": self.answerer.classifier.form},
+            "card": {**{name: metadata[name] for name in CARD if name in metadata}, "form": self.answerer.classifier.form},
             "thresholds": metadata["thresholds"],
             "provenance": metadata.get("provenance", {}),
             "archive": self.archive,
@@ -111,13 +107,11 @@ def to_request(row: Mapping[str, Any], headers: Mapping[str, Any], fallback_id: 
     if headers.get("describe") == "True" and "explain" not in headers:
         kind = Kind.CARD
     is_form = content_type == "multipart/form-data"
-    body = (
-        b""
-        if is_form
-        else from_attributes(row)
-        if content_type == URLENCODED
-        else bytes(row.get("body") or row.get("data") or b"")
-    )
+    body = b""
+    if content_type == URLENCODED:
+        body = from_attributes(row)
+    elif not is_form:
+        body = bytes(row.get("body") or row.get("data") or b"")
     return Request(
         id=sent_id if HARMLESS_ID.fullmatch(sent_id) else fallback_id,
         kind=kind,
@@ -157,12 +151,6 @@ def from_attributes(row: Mapping[str, Any]) -> bytes:
     return re.sub(r'"[^"]*"', lambda text: text[0].replace(" ", "+"), whole).encode()
 
 
-def threads() -> int:
-    """Return how many cores this worker may use: more than its share costs all workers dearly."""
-    given = os.environ.get("PETCLF_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) > 0 else 1
-
-
 def set_up_logging() -> None:
     """Let workers log warnings only, and each in one line, for TorchServe makes a log entry of every line.
 
@@ -176,8 +164,7 @@ def set_up_logging() -> None:
 
 def give_back_memory() -> None:
     """Give the system what loading took and nobody needs any more, about 40 MB; without glibc nothing happens."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from handler.limits import MAX_INSTANCES
 from handler.refusal import Refusal, attempt
 
+URLENCODED = "application/x-www-form-urlencoded"
 FORMS = ("image", "pixels", "url")
 HOW = 'send a photo as the body, as a multipart file, or as JSON {"image": "<base64>"}, {"pixels": ...}, {"url": ...} or {"instances": [...]}'
 
@@ -73,7 +74,7 @@ def read_question(request: Request) -> Question:
         return Question(Kind.CARD)
     if request.files is not None:
         return Question(request.kind, [only_file(request.files)], accept=request.accept)
-    is_form = request.content_type == "application/x-www-form-urlencoded"
+    is_form = request.content_type == URLENCODED
     if not request.body and not is_form:
         if request.has_body:
             raise Refusal("empty_body", f"the body is empty; {HOW}")

@@ -1,11 +1,12 @@
 """What follows an answer: metrics, prediction log, the last photos. Done by a thread of its own, so that no client waits for it."""
 
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -40,16 +41,14 @@ class Recorder:
         self.outcomes.put(outcome)
 
     def run(self) -> None:
-        tick = 0
-        while True:
+        for tick in itertools.count():
             try:
                 self.record(self.state() if tick % TICKS_A_STATE == 0 else ())
             except Exception:  # answers must go on, and so must the next tick
                 logger.warning("metrics or the prediction log could not be written", exc_info=True)
-            tick += 1
             time.sleep(TICK)
 
-    def record(self, state: Sequence[Metric] | Iterator[Metric] = ()) -> None:
+    def record(self, state: Iterable[Metric] = ()) -> None:
         """Record everything that happened since the last time, and the state of things."""
         outcomes = [self.outcomes.get_nowait() for _ in range(self.outcomes.qsize())]
         seen = [(outcome.time, one, facts) for outcome in outcomes for one, facts in with_statistics(outcome.seen)]
