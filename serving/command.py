@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from handler.model_file import Archive
-from serving.machine import LOOPBACK, cores, find_java, find_torchserve, free_port, reachable
+from serving.machine import LOOPBACK, cores, find_java, find_torchserve, free_port
 
 MOST_WORKERS = 4  # each takes about 250 MB
 JVM = [
@@ -21,10 +21,6 @@ JVM = [
 
 def number_of_workers(args: argparse.Namespace) -> int:
     return args.workers or min(MOST_WORKERS, cores())
-
-
-def management_address(args: argparse.Namespace) -> str:
-    return f"http://{reachable(args.management_host)}:{args.management_port}"
 
 
 def command(args: argparse.Namespace, archives: list[Archive], folder: Path) -> list[str]:
@@ -63,11 +59,7 @@ def environment(args: argparse.Namespace, folder: Path) -> dict[str, str]:
     threads = str(max(1, cores() // number_of_workers(args)))
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return kept | {
-        "TEMP": str(folder),
-        "TMPDIR": str(folder),
-        "LOG_LOCATION": str(folder),
-        "METRICS_LOCATION": str(folder),
-        "PETCLF_STATE": str(folder),
+        **dict.fromkeys(("TEMP", "TMPDIR", "LOG_LOCATION", "METRICS_LOCATION", "PETCLF_STATE"), str(folder)),
         "PETCLF_MODEL_STORE": str(args.model_store.resolve()),
         "PETCLF_THREADS": threads,
         "OMP_NUM_THREADS": threads,

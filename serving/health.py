@@ -40,13 +40,13 @@ class Health:
 
     def metrics(self) -> str:
         """Return everything in Prometheus' text format."""
-        lines: list[str] = []
-        for name, value, labels in sorted(self.samples(), key=lambda sample: list(HELP).index(sample[0])):
-            if not any(line.startswith(f"# HELP {name} ") for line in lines):
-                lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} gauge"]
+        families: dict[str, list[str]] = {name: [] for name in HELP}
+        for name, value, labels in self.samples():
             inside = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
-            lines.append(f"{name}{{{inside}}} {value:g}")
-        return "\n".join(lines) + "\n"
+            families[name].append(f"{name}{{{inside}}} {value:g}\n")
+        return "".join(
+            f"# HELP {name} {HELP[name]}\n# TYPE {name} gauge\n{''.join(lines)}" for name, lines in families.items() if lines
+        )
 
     def samples(self) -> Iterator[tuple[str, float, dict[str, str]]]:
         for state in STATES:

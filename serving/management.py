@@ -44,6 +44,10 @@ class Version:
         return self.model, self.version
 
     @property
+    def path(self) -> str:
+        return f"/models/{self.model}/{self.version}"
+
+    @property
     def ready(self) -> int:
         return sum(self.workers.values())
 
@@ -74,29 +78,29 @@ class Management:
                 version = found["modelVersion"]
                 yield Version(name, version, found["modelUrl"], version == live, found["minWorkers"], workers, queued)
 
-    def scale(self, model: str, version: str, workers: int, seconds: float = START_SECONDS) -> None:
+    def scale(self, version: Version, workers: int, seconds: float = START_SECONDS) -> None:
         """Give a version so many workers, and wait for them here: where TorchServe waits, it answers nobody meanwhile."""
-        self.ask("PUT", f"/models/{model}/{version}", min_worker=workers, max_worker=workers, synchronous="false")
+        self.ask("PUT", version.path, min_worker=workers, max_worker=workers, synchronous="false")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = self.ask("GET", f"/models/{model}/{version}")[0]["workers"]
+            found = self.ask("GET", version.path)[0]["workers"]
             if len(found) == workers and all(worker["status"] == "READY" for worker in found):
                 return
             time.sleep(0.05)
-        raise ManagementError(504, f"{model} {version} did not get {workers} workers within {seconds:.0f} s")
+        raise ManagementError(504, f"{version} did not get {workers} workers within {seconds:.0f} s")
 
-    def queued(self, model: str, version: str) -> int:
-        waiting: int = self.ask("GET", f"/models/{model}/{version}")[0]["jobQueueStatus"]["pendingRequests"]
+    def queued(self, version: Version) -> int:
+        waiting: int = self.ask("GET", version.path)[0]["jobQueueStatus"]["pendingRequests"]
         return waiting
 
-    def wait_for_queue(self, model: str, version: str, end: float) -> None:
+    def wait_for_queue(self, version: Version, end: float) -> None:
         """Wait until nothing has been queued for a moment, in which workers may finish what they have in their hands."""
         last = time.monotonic()
         while time.monotonic() < min(end, last + QUIET):
-            last = time.monotonic() if self.queued(model, version) else last
+            last = time.monotonic() if self.queued(version) else last
             time.sleep(0.05)
 
-    def drain(self, model: str, version: str, seconds: float = START_SECONDS) -> None:
+    def drain(self, version: Version, seconds: float = START_SECONDS) -> None:
         """Take the last worker from a version such that nobody waits for it any more.
 
         TorchServe puts what a worker had in its hands back into the queue when it takes that worker away, and refuses new
@@ -105,20 +109,20 @@ class Management:
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.scale(model, version, 0)
-            if not self.queued(model, version):
+            self.scale(version, 0)
+            if not self.queued(version):
                 return
-            self.scale(model, version, 1, max(1.0, end - time.monotonic()))
-            self.wait_for_queue(model, version, end)
-        raise ManagementError(409, f"{model} {version} is asked all the time; make another version the default first")
+            self.scale(version, 1, max(1.0, end - time.monotonic()))
+            self.wait_for_queue(version, end)
+        raise ManagementError(409, f"{version} is asked all the time; make another version the default first")
 
-    def remove(self, model: str, version: str) -> Any:
+    def remove(self, model: str, name: str) -> Any:
         """Drain a version and unregister it; TorchServe itself would leave whoever waits for it without an answer."""
-        found = [one for one in self.versions() if one.model == model]
-        if not any(one.version == version for one in found):
-            raise ManagementError(404, f"there is no {model} {version}")
-        if len(found) > 1 and any(one.version == version and one.live for one in found):
-            raise ManagementError(409, f"{model} {version} is live; make another version the default first")
-        self.wait_for_queue(model, version, time.monotonic() + SECONDS)  # or a worker would have to start again for it
-        self.drain(model, version)
-        return self.ask("DELETE", f"/models/{model}/{version}", START_SECONDS)
+        versions = {one.version: one for one in self.versions() if one.model == model}
+        if (version := versions.get(name)) is None:
+            raise ManagementError(404, f"there is no {model} {name}")
+        if version.live and len(versions) > 1:
+            raise ManagementError(409, f"{version} is live; make another version the default first")
+        self.wait_for_queue(version, time.monotonic() + SECONDS)  # or a worker would have to start again for it
+        self.drain(version)
+        return self.ask("DELETE", version.path, START_SECONDS)

@@ -16,12 +16,16 @@ class ServeError(Exception):
 
 
 def say(text: str, logger: str = "serve", level: str = "INFO") -> None:
-    print(as_line(text, logger, level), flush=True)
+    write(entry_of(text, logger, level))
 
 
-def as_line(text: str, logger: str, level: str) -> str:
+def write(entry: dict[str, str]) -> None:
+    print(json.dumps(entry, ensure_ascii=False), flush=True)
+
+
+def entry_of(text: str, logger: str, level: str) -> dict[str, str]:
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    return json.dumps({"time": now, "level": level, "logger": logger, "message": text}, ensure_ascii=False)
+    return {"time": now, "level": level, "logger": logger, "message": text}
 
 
 class Log:
@@ -41,7 +45,7 @@ class Log:
             if text := line.decode(errors="replace").rstrip():
                 for entry in self.joined(to_entry(text)):
                     self.last_line = entry["message"]
-                    print(json.dumps(entry, ensure_ascii=False), flush=True)
+                    write(entry)
 
     def joined(self, entry: dict[str, str]) -> Iterator[dict[str, str]]:
         """Yield the entry, or nothing until a traceback is whole: TorchServe logs what a worker prints line by line."""
@@ -67,5 +71,4 @@ def to_entry(text: str) -> dict[str, str]:
             entry: dict[str, str] = json.loads(text)
             if isinstance(entry.get("message"), str):
                 return entry
-    found: dict[str, str] = json.loads(as_line(text, "java", "INFO"))
-    return found
+    return entry_of(text, "java", "INFO")

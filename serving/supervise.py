@@ -9,12 +9,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 
 from handler.archive_digest import sha256
 from handler.model_file import Archive
-from serving.command import command, environment, management_address, number_of_workers
+from serving.command import command, environment, number_of_workers
 from serving.endpoint import start_endpoint
 from serving.health import Health
 from serving.machine import die_with_parent, killed_for_memory, open_here, private_folder, reachable
@@ -38,13 +39,14 @@ class Supervisor:
         self.workers = number_of_workers(args)
         self.archives = find_archives(args.model_store.resolve())
         self.inference = f"http://{reachable(args.host)}:{args.port}"
-        self.management = Management(management_address(args))
+        self.management = Management(f"http://{reachable(args.management_host)}:{args.management_port}")
         self.log = Log()
         self.stopping: int | None = None
         self.phase = "starting"
         self.folder = Path()
         self.digests: dict[tuple[str, str], str] = {}
         self.given_up: set[tuple[str, str]] = set()  # versions that cannot start
+        self.pids: defaultdict[tuple[str, str], set[int]] = defaultdict(set)  # the workers that each has ever had
         self.killed_before = killed_for_memory()
 
     def run(self) -> int:
@@ -64,7 +66,7 @@ class Supervisor:
             try:
                 if self.wait_until_ready(started):
                     self.phase = "serving"
-                    self.tell_ready(time.monotonic() - started)
+                    self.say_ready(time.monotonic() - started)
                     self.stay()
                     self.drain()
             except ServeError:
@@ -99,17 +101,14 @@ class Supervisor:
     def wait_until_ready(self, started: float) -> bool:
         """Return whether the server became ready; raise when it cannot."""
         reason = "no worker came up"
-        seen: dict[tuple[str, str], set[int]] = {}
         while time.monotonic() - started < self.args.ready_seconds:
             if self.stopping is not None:
                 return False
             self.require_alive()
-            try:
-                reason = self.what_is_missing(list(self.management.versions()), seen)
+            with contextlib.suppress(*UNREACHABLE):  # it does not listen yet
+                reason = self.what_is_missing()
                 if not reason:
                     return True
-            except UNREACHABLE:  # it does not listen yet
-                pass
             time.sleep(0.05)
         raise ServeError(f"not ready within {self.args.ready_seconds:g} seconds: {self.memory_wanted() or reason}")
 
@@ -118,22 +117,21 @@ class Supervisor:
         if (failed := self.folder / "failed").exists():
             raise ServeError(f"a worker could not start: {failed.read_text(encoding='utf-8')}")
         if (code := self.process.poll()) is not None:
-            time.sleep(0.2)  # for its last words to arrive
-            words = f"TorchServe ended with exit code {code} before it was ready; its last words: {self.log.last_words}"
-            raise ServeError(self.memory_wanted() or words)
+            raise self.early_end(f"TorchServe ended with exit code {code} before it was ready")
 
-    def what_is_missing(self, versions: list[Version], seen: dict[tuple[str, str], set[int]]) -> str:
+    def early_end(self, what: str) -> ServeError:
+        time.sleep(0.2)  # for the last words to arrive
+        return ServeError(self.memory_wanted() or f"{what}; its last words: {self.log.last_words}")
+
+    def what_is_missing(self) -> str:
         """Return why the server is not ready yet, nothing if it is; raise if a worker has been replaced: it ended while it loaded."""
-        by_name = {version.key: version for version in versions}
+        versions = {version.key: version for version in self.management.versions()}
         for archive in self.archives:
-            key = archive.name, archive.version
-            if (version := by_name.get(key)) is None:
+            if (version := versions.get((archive.name, archive.version))) is None:
                 return f"{archive.name} {archive.version} is not registered"
-            pids = seen.setdefault(key, set())
-            pids |= {pid for pid in version.workers if pid > 0}
-            if len(pids) > self.workers:
-                time.sleep(0.2)  # for its last words to arrive
-                raise ServeError(self.memory_wanted() or f"a worker ended while it loaded; its last words: {self.log.last_words}")
+            self.pids[version.key] |= {pid for pid in version.workers if pid > 0}
+            if len(self.pids[version.key]) > self.workers:
+                raise self.early_end("a worker ended while it loaded")
             if version.ready < self.workers:
                 return f"{version.ready} of {self.workers} workers are ready"
         return next((reason for archive in self.archives if (reason := self.wrong_answer(archive))), "")
@@ -159,11 +157,10 @@ class Supervisor:
         needed = f"{self.workers} workers and Java need about {300 + 250 * self.workers} MB"
         return f"too little memory, a process was killed for it; {needed}: allow more, or --workers 1"
 
-    def tell_ready(self, seconds: float) -> None:
+    def say_ready(self, seconds: float) -> None:
         names = ", ".join(f"{archive.name} {archive.version}" for archive in self.archives)
-        say(
-            f"ready in {seconds:.1f} s: {names} with {self.workers} workers on {self.inference}/predictions/{self.archives[0].name}"
-        )
+        address = f"{self.inference}/predictions/{self.archives[0].name}"
+        say(f"ready in {seconds:.1f} s: {names} with {self.workers} workers on {address}")
 
     def stay(self) -> None:
         """Look after TorchServe until it ends, is told to end, or cannot answer any more."""
@@ -196,7 +193,7 @@ class Supervisor:
         """Let those be answered who wait for a version that has lost its last worker: TorchServe would let them wait for ever."""
         say(f"{version.queued} requests wait for {version}, which has no worker: starting one for them")
         try:
-            self.management.drain(version.model, version.version, STRANDED_SECONDS)
+            self.management.drain(version, STRANDED_SECONDS)
         except UNREACHABLE as error:
             self.give_up(version, str(error))
 
@@ -204,7 +201,7 @@ class Supervisor:
         say(f"{version} cannot start and gets no worker any more; remove it. The reason: {reason}", level="WARNING")
         self.given_up.add(version.key)
         with contextlib.suppress(*UNREACHABLE):
-            self.management.scale(version.model, version.version, 0)
+            self.management.scale(version, 0)
 
     def drain(self) -> None:
         """Go on answering until nobody asks any more: whoever sends requests needs a moment to see that we leave."""
@@ -228,8 +225,7 @@ class Supervisor:
 
     def end(self) -> int:
         """End Java, and with it the workers; returns its exit code."""
-        if self.process.poll() is None:
-            self.process.terminate()
+        self.process.terminate()
         try:
             return self.process.wait(15)
         except subprocess.TimeoutExpired:
