@@ -46,6 +46,9 @@ class Archive:
     version: str
     model: ModelFile
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
 
 def read_model_file(source: Path | IO[bytes]) -> ModelFile:
     """Return what lies in a TorchScript file, which is a zip, without loading the module."""

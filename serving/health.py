@@ -26,7 +26,7 @@ class Health:
 
     phase: str  # starting, serving or draining
     versions: list[Version] = field(default_factory=list)
-    digests: dict[tuple[str, str], str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of their archives, by name and version
     folder: Path = Path("/tmp")
 
     @property
@@ -57,7 +57,7 @@ class Health:
             yield "petclf_workers_wanted", version.wanted, labels
             yield "petclf_queue_depth", version.queued, labels
             if version.live:
-                archive = self.digests.get((version.model, version.version), "unknown")
+                archive = self.digests.get(str(version), "unknown")
                 yield "petclf_version_live", 1, {**labels, "archive": archive[:12]}
         for path, folder in disks(self.folder).items():
             usage = shutil.disk_usage(folder)

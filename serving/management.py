@@ -40,10 +40,6 @@ class Version:
         return f"{self.model} {self.version}"
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.model, self.version
-
-    @property
     def path(self) -> str:
         return f"/models/{self.model}/{self.version}"
 

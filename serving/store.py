@@ -14,12 +14,10 @@ def find_archives(store: Path) -> list[Archive]:
     if not paths:
         raise ServeError(f"no archive (*.mar) in {store}; `make archive` builds one")
     archives = sorted((checked(path) for path in paths), key=age, reverse=True)
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[str, Path] = {}
     for archive in archives:
-        if (twin := seen.setdefault((archive.name, archive.version), archive.path)) != archive.path:
-            raise ServeError(
-                f"{twin} and {archive.path} are both {archive.name} {archive.version}; remove one, or give it a version"
-            )
+        if (twin := seen.setdefault(str(archive), archive.path)) != archive.path:
+            raise ServeError(f"{twin} and {archive.path} are both {archive}; remove one, or give it a version")
     return archives
 
 

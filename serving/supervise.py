@@ -44,9 +44,9 @@ class Supervisor:
         self.stopping: int | None = None
         self.phase = "starting"
         self.folder = Path()
-        self.digests: dict[tuple[str, str], str] = {}
-        self.given_up: set[tuple[str, str]] = set()  # versions that cannot start
-        self.pids: defaultdict[tuple[str, str], set[int]] = defaultdict(set)  # the workers that each has ever had
+        self.digests: dict[str, str] = {}
+        self.given_up: set[str] = set()  # versions that cannot start
+        self.pids: defaultdict[str, set[int]] = defaultdict(set)  # the workers that each has ever had
         self.killed_before = killed_for_memory()
 
     def run(self) -> int:
@@ -89,14 +89,14 @@ class Supervisor:
             versions = list(self.management.versions())
         except UNREACHABLE:
             versions = []
-        return Health(self.phase, versions, {one.key: self.digest(one) for one in versions}, self.folder)
+        return Health(self.phase, versions, {str(one): self.digest(one) for one in versions}, self.folder)
 
     def digest(self, version: Version) -> str:
         """Return the sha256 of a version's archive, empty if it is not in the store."""
-        if version.key not in self.digests:
+        if str(version) not in self.digests:
             path = self.args.model_store.resolve() / Path(version.url).name
-            self.digests[version.key] = sha256(path) if path.is_file() else ""
-        return self.digests[version.key]
+            self.digests[str(version)] = sha256(path) if path.is_file() else ""
+        return self.digests[str(version)]
 
     def wait_until_ready(self, started: float) -> bool:
         """Return whether the server became ready; raise when it cannot."""
@@ -125,12 +125,13 @@ class Supervisor:
 
     def what_is_missing(self) -> str:
         """Return why the server is not ready yet, nothing if it is; raise if a worker has been replaced: it ended while it loaded."""
-        versions = {version.key: version for version in self.management.versions()}
+        versions = {str(version): version for version in self.management.versions()}
         for archive in self.archives:
-            if (version := versions.get((archive.name, archive.version))) is None:
-                return f"{archive.name} {archive.version} is not registered"
-            self.pids[version.key] |= {pid for pid in version.workers if pid > 0}
-            if len(self.pids[version.key]) > self.workers:
+            if (version := versions.get(str(archive))) is None:
+                return f"{archive} is not registered"
+            pids = self.pids[str(version)]
+            pids |= {pid for pid in version.workers if pid > 0}
+            if len(pids) > self.workers:
                 raise self.early_end("a worker ended while it loaded")
             if version.ready < self.workers:
                 return f"{version.ready} of {self.workers} workers are ready"
@@ -158,14 +159,14 @@ class Supervisor:
         return f"too little memory, a process was killed for it; {needed}: allow more, or --workers 1"
 
     def say_ready(self, seconds: float) -> None:
-        names = ", ".join(f"{archive.name} {archive.version}" for archive in self.archives)
+        names = ", ".join(map(str, self.archives))
         address = f"{self.inference}/predictions/{self.archives[0].name}"
         say(f"ready in {seconds:.1f} s: {names} with {self.workers} workers on {address}")
 
     def stay(self) -> None:
         """Look after TorchServe until it ends, is told to end, or cannot answer any more."""
         last_look = answered = time.monotonic()
-        dead_since: dict[tuple[str, str], float] = {}
+        dead_since: dict[str, float] = {}
         while self.stopping is None and self.process.poll() is None:
             time.sleep(0.1)
             if time.monotonic() < last_look + LOOK_SECONDS:
@@ -174,12 +175,12 @@ class Supervisor:
             answered = last_look if health.versions else answered
             if last_look - answered > SILENT_SECONDS:
                 raise ServeError(f"TorchServe does not answer any more; its last words: {self.log.last_words}")
-            dead = {one.key: one for one in health.versions if one.workers and not one.ready}
+            dead = {str(one): one for one in health.versions if one.workers and not one.ready}
             dead_since = {key: dead_since.get(key, last_look) for key in dead}
             for key, version in dead.items():
                 self.judge_dead(version, last_look - dead_since[key])
             for version in health.versions:
-                if version.queued and not version.workers and version.key not in self.given_up:
+                if version.queued and not version.workers and str(version) not in self.given_up:
                     self.help_stranded(version)
 
     def judge_dead(self, version: Version, seconds: float) -> None:
@@ -199,7 +200,7 @@ class Supervisor:
 
     def give_up(self, version: Version, reason: str) -> None:
         say(f"{version} cannot start and gets no worker any more; remove it. The reason: {reason}", level="WARNING")
-        self.given_up.add(version.key)
+        self.given_up.add(str(version))
         with contextlib.suppress(*UNREACHABLE):
             self.management.scale(version, 0)
 

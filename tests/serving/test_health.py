@@ -45,7 +45,7 @@ def samples(health: Health) -> list[Any]:
 def test_prometheus_is_told_of_every_version_and_which_one_is_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PETCLF_PREDICTION_LOG", str(tmp_path / "predictions.jsonl"))
     versions = [version(1, queued=7), version(0, 1, 'odd"name', live=False)]
-    text = Health("serving", versions, {("petclf", "1.0.0"): "abcdef0123456789"}, tmp_path).metrics()
+    text = Health("serving", versions, {"petclf 1.0.0": "abcdef0123456789"}, tmp_path).metrics()
 
     assert [line for line in text.splitlines() if not line.startswith(("#", "petclf_server_state", "petclf_disk"))] == [
         'petclf_workers_ready{model="petclf",version="1.0.0"} 1',
