@@ -216,10 +216,25 @@ def test_photos_that_come_too_late_are_refused_not_left_to_be_killed(answerer: A
     assert dict(outcome.refused) == {"out_of_time": 1}
 
 
+def test_what_is_wrong_in_itself_is_told_even_when_there_is_no_time_left(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handler.batch.READ_SECONDS", 0.0)
+    replies, outcome = answerer.answer([raw(b"{"), raw(b"")])
+    assert [(reply.status, content(reply)["error"]["code"]) for reply in replies] == [(400, "bad_json"), (400, "empty_body")]
+    assert dict(outcome.refused) == {"bad_json": 1, "empty_body": 1}
+
+
+def test_an_outcome_that_waits_for_the_recorder_keeps_no_photo(answerer: Answerer) -> None:
+    [item] = answerer.answer([raw(PHOTO)])[1].seen
+    assert (item.sent, item.picture, item.id) == (b"", b"", "id")
+
+
 def test_what_may_have_waited_too_long_is_refused_before_a_pixel_is_read(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("handler.batch.to_square", None)
-    replies, outcome = answerer.answer([raw(PHOTO), get()], waited=6.1)
-    assert [(reply.status, content(reply)["error"]["code"]) for reply in replies] == [(503, "busy")] * 2
-    assert dict(outcome.refused) == {"busy": 2}
+    card = to_request({"body": bytearray()}, {"describe": "True"}, "id")
+    replies, outcome = answerer.answer([raw(PHOTO), get(), card], waited=6.1)
+    assert [(reply.status, content(reply)["error"]["code"]) for reply in replies] == [(503, "busy")] * 3
+    assert dict(outcome.refused) == {"busy": 3}
