@@ -29,7 +29,7 @@ def fetch(url: str, hosts: frozenset[str]) -> bytes:
         try:
             status, location, data = get(parts, deadline)
         except (OSError, http.client.HTTPException):  # ssl.SSLError and TimeoutError are OSErrors
-            raise Refusal("url_failed", f"{parts.hostname} did not answer within {FETCH_SECONDS:.0f} seconds") from None
+            raise Refusal("url_failed", f"{parts.hostname} did not answer within {FETCH_SECONDS:g} seconds") from None
         if status == 200:
             return data
         if status not in (301, 302, 303, 307, 308) or not location:
