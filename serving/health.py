@@ -28,6 +28,7 @@ class Health:
     versions: list[Version] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # of their archives, by name and version
     folder: Path = Path("/tmp")
+    reached: bool = True  # did TorchServe answer?
 
     @property
     def state(self) -> str:

@@ -88,7 +88,7 @@ class Supervisor:
         try:
             versions = list(self.management.versions())
         except UNREACHABLE:
-            versions = []
+            return Health(self.phase, folder=self.folder, reached=False)
         return Health(self.phase, versions, {str(one): self.digest(one) for one in versions}, self.folder)
 
     def digest(self, version: Version) -> str:
@@ -172,9 +172,10 @@ class Supervisor:
             if time.monotonic() < last_look + LOOK_SECONDS:
                 continue
             health, last_look = self.look(), time.monotonic()
-            answered = last_look if health.versions else answered
+            answered = last_look if health.reached else answered
             if last_look - answered > SILENT_SECONDS:
                 raise ServeError(f"TorchServe does not answer any more; its last words: {self.log.last_words}")
+            self.given_up -= {str(one) for one in health.versions if one.ready}
             dead = {str(one): one for one in health.versions if one.workers and not one.ready}
             dead_since = {key: dead_since.get(key, last_look) for key in dead}
             for key, version in dead.items():
