@@ -266,7 +266,10 @@ def test_ctrl_c_ends_it_at_once_although_the_server_is_silent(tmp_path: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-I", str(SCRIPT), "--server", address, "a.jpg"]
-        client = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        client = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell lets what it starts with & ignore it
+        )  # fmt: skip
         with silent.accept()[0]:
             client.send_signal(signal.SIGINT)
             _, told = client.communicate(timeout=10)  # it would wait 30 s for an answer
