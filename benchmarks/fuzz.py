@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
@@ -244,6 +245,7 @@ def start_server(ports: list[int]) -> subprocess.Popen[str]:
     assert server.stdout is not None
     for line in server.stdout:
         if '"ready in ' in line:
+            threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop the server
             return server
     raise SystemExit("error: the server did not come up")
 
