@@ -74,6 +74,10 @@ class Management:
                 version = found["modelVersion"]
                 yield Version(name, version, found["modelUrl"], version == live, found["minWorkers"], workers, queued)
 
+    def start_one(self, version: Version) -> None:
+        """Give a version one worker, without waiting for it."""
+        self.ask("PUT", f"/models/{version.model}/{version.version}", min_worker=1, max_worker=1, synchronous="false")
+
     def scale(self, version: Version, workers: int, seconds: float = START_SECONDS) -> None:
         """Give a version so many workers, and wait for them here: where TorchServe waits, it answers nobody meanwhile."""
         self.ask("PUT", version.path, min_worker=workers, max_worker=workers, synchronous="false")

@@ -27,7 +27,6 @@ LOOK_SECONDS = 1.0
 STUCK_SECONDS = 8.0  # a server that cannot answer is ended if somebody waits; a worker that hangs is found after 5 more
 DEAD_SECONDS = 60.0  # the same where nobody waits
 SILENT_SECONDS = 30.0  # so long Java may say nothing at all; it does so while it registers a model with synchronous=true
-STRANDED_SECONDS = 20.0  # for a worker that is started for those who wait
 UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
 
 
@@ -193,11 +192,11 @@ class Supervisor:
 
     def help_stranded(self, version: Version) -> None:
         """Let those be answered who wait for a version that has lost its last worker: TorchServe would let them wait for ever."""
-        say(f"{version.queued} requests wait for {version}, which has no worker: starting one for them")
-        try:
-            self.management.drain(version, STRANDED_SECONDS)
-        except UNREACHABLE as error:
-            self.give_up(version, str(error))
+        say(
+            f"{version.queued} requests wait for {version}, which has no worker: it gets one, and keeps it until it is scaled again"
+        )
+        with contextlib.suppress(*UNREACHABLE):
+            self.management.start_one(version)
 
     def give_up(self, version: Version, reason: str) -> None:
         say(f"{version} cannot start and gets no worker any more; remove it. The reason: {reason}", level="WARNING")

@@ -8,25 +8,22 @@ import pytest
 
 from serving import supervise
 from serving.health import Health
-from serving.management import ManagementError, Version
+from serving.management import Version
 from serving.say import Log, ServeError
 from serving.supervise import Supervisor
 
 
 class Management:
-    """Remembers what it is asked to do; a version that cannot start refuses to be drained."""
+    """Remembers what it is asked to do."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.broken = False
 
     def scale(self, version: Version, workers: int) -> None:
         self.calls.append(f"scale {version} to {workers}")
 
-    def drain(self, version: Version, _seconds: float) -> None:
-        self.calls.append(f"drain {version}")
-        if self.broken:
-            raise ManagementError(504, "it did not get a worker")
+    def start_one(self, version: Version) -> None:
+        self.calls.append(f"start a worker of {version}")
 
 
 def version(ready: int, workers: int = 2, queued: int = 0, name: str = "1.0.0", live: bool = True) -> Version:
@@ -104,10 +101,4 @@ def test_a_candidate_that_cannot_start_loses_its_workers_and_the_live_version_go
 
 def test_who_waits_for_a_version_without_workers_is_answered_by_one_that_is_started(supervisor: Supervisor) -> None:
     _, calls = stay(supervisor, Health("serving", [version(0, workers=0, queued=5)]), 0.3)
-    assert set(calls) == {"drain petclf 1.0.0"}
-
-
-def test_a_version_that_cannot_be_drained_is_tried_once(supervisor: Supervisor) -> None:
-    supervisor.management.broken = True  # type: ignore[attr-defined]
-    _, calls = stay(supervisor, Health("serving", [version(0, workers=0, queued=5)]), 0.6)
-    assert calls == ["drain petclf 1.0.0", "scale petclf 1.0.0 to 0"]
+    assert set(calls) == {"start a worker of petclf 1.0.0"}
