@@ -180,3 +180,17 @@ def test_the_times_add_up_to_an_answer_within_fifteen_seconds() -> None:
     reading = limits.READ_SECONDS + limits.FETCH_SECONDS  # a fetch may begin just before the time for reading ends
     assert reading < limits.RESPONSE_SECONDS
     assert limits.WAIT_SECONDS + limits.RESPONSE_SECONDS < 15
+
+
+def test_the_gateways_limits_are_the_same_wherever_they_stand() -> None:
+    gateway = ROOT / "deploy" / "gateway"
+    lua, docs = (gateway / "gateway.lua").read_text(), (ROOT / "docs" / "gateway.md").read_text()
+    constants = {name: int(value) for name, value in re.findall(r"^local ([A-Z_]+) = (\d+)", lua, re.MULTILINE)}
+    assert f"limit_conn everybody {constants['EVERYBODY']};" in (gateway / "predictions.conf").read_text()
+    assert f"| {constants['EVERYBODY']:,} | 503 |" in docs
+    assert f"| {constants['SLOWEST'] // 1024} KB a second on average | 408 |" in docs
+    assert f"once {constants['GRACE']} seconds are over" in docs
+    per_address = re.search(r"GATEWAY_CONNECTIONS:-(\d+)", (gateway / "start").read_text())
+    assert per_address
+    assert f"| {per_address[1]} | 429 |" in docs
+    assert f"{constants['EVERYBODY'] // int(per_address[1])} addresses fill the gateway" in docs

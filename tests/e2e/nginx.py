@@ -18,8 +18,9 @@ from typing import Any
 
 from tests.e2e.conftest import ROOT, free_port, wait_until
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-HOW_TO_GET_NGINX = "no nginx here; Debian: apt-get install nginx-light"
+LUA = Path("/usr/share/nginx/modules/ngx_http_lua_module.so")
+NGINX = (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")) if LUA.exists() else None
+HOW_TO_GET_NGINX = "no nginx with its Lua module here; Debian: apt-get install nginx libnginx-mod-http-lua"
 ANSWER = b'{"label":"cat"}'
 
 
@@ -88,9 +89,9 @@ class Gateway:
     def management(self) -> str:
         return f"http://127.0.0.1:{self.management_port}"
 
-    def raw(self, request: bytes, wait: float = 2.0) -> bytes:
+    def raw(self, request: bytes, wait: float = 2.0, port: int = 0) -> bytes:
         """Send bytes as they are, and return what comes back."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
+        with socket.create_connection(("127.0.0.1", port or self.port), timeout=wait) as connection:
             connection.sendall(request)
             received = b""
             with contextlib.suppress(TimeoutError, ConnectionError):
@@ -137,7 +138,7 @@ def in_front_of(upstream: Upstream, folder: Path, prepare: Any, **environment: s
         "GATEWAY_WORK": str(folder / "work"), "GATEWAY_SECRETS": str(secrets), "GATEWAY_LISTEN": "127.0.0.1",
         "GATEWAY_PORT": str(port), "GATEWAY_MANAGEMENT_PORT": str(management_port), "GATEWAY_LOG": str(folder / "access.log"),
         "GATEWAY_USER": "root" if os.getuid() == 0 else "",
-        "PETCLF_SERVER": "127.0.0.1", "PREDICTION_LOG": str(folder / "predictions.jsonl"), "GATEWAY_RATE": "10000", "GATEWAY_BURST": "10000",
+        "PETCLF_SERVER": "127.0.0.1", "PREDICTION_LOG": str(folder / "predictions.jsonl"), "GATEWAY_RATE": "10000", "GATEWAY_BURST": "10000", "GATEWAY_CONNECTIONS": "500",
         **{name: str(upstream.port) for name in ("PETCLF_INFERENCE_PORT", "PETCLF_MANAGEMENT_PORT", "PETCLF_READY_PORT")}, **environment,
     }  # fmt: skip
     with (folder / "gateway.log").open("wb") as output:

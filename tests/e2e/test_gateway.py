@@ -15,7 +15,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.conftest import ROOT, free_port
+from tests.e2e.conftest import ROOT, free_port, wait_until
 from tests.e2e.nginx import ANSWER, HOW_TO_GET_NGINX, NGINX, Gateway, Upstream, listening, running, write_key
 
 pytestmark = pytest.mark.e2e
@@ -268,6 +268,25 @@ def test_what_is_no_http_is_refused_in_our_shape(gateway: Gateway, request_: byt
     answer = gateway.raw(request_, wait=1)
     assert answer.startswith(b"HTTP/1.1 400")
     assert b'"code":"bad_request"' in answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n", 501, "not_implemented"),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, "version_not_supported"),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "too_long"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "bad_request"),
+        (b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad_request"),
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "bad_request"),
+    ],
+)
+def test_every_error_of_nginx_itself_has_our_shape(gateway: Gateway, request_: bytes, status: int, code: str) -> None:
+    for port in (gateway.port, gateway.management_port):
+        answer = gateway.raw(request_, wait=1, port=port).decode()
+        assert answer.startswith(f"HTTP/1.1 {status} "), answer
+        assert json.loads(answer.partition("\r\n\r\n")[2])["error"]["code"] == code
 
 
 def test_requests_share_connections_to_the_server(gateway: Gateway) -> None:
@@ -615,16 +634,137 @@ def ask_and_stay(gateway: Gateway, body: bytes) -> tuple[tuple[int, str | None],
     return (first.status, content["error"]["code"] if "error" in content else None), seconds
 
 
-def test_prometheus_reads_the_gateways_connections_at_an_address_of_their_own(tmp_path: Path) -> None:
+def samples_of(text: str) -> dict[str, float]:
+    """Return every sample by its name and the values of its labels."""
+    families = text_string_to_metric_families(text)
+    found = [sample for family in families for sample in family.samples]
+    return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in found}
+
+
+def test_prometheus_reads_what_the_gateway_answered_and_refused_at_an_address_of_their_own(tmp_path: Path) -> None:
     port = free_port()
-    with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}") as gateway:
-        requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
-        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}", GATEWAY_CONNECTIONS="1") as gateway:
+        before = samples_of(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text)
+        assert requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code == 200
+        with socket.create_connection(("127.0.0.1", gateway.port)) as other:
+            other.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")  # one connection is taken
+            time.sleep(0.2)
+            assert requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code == 429
+        assert requests.get(f"{gateway.url}/nowhere", timeout=10).status_code == 404
+        assert requests.get(f"{gateway.management}/models", auth=("operator", "wrong"), timeout=10).status_code == 401
+        after = samples_of(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text)
         hidden = requests.get(f"{gateway.url}/metrics", timeout=10).status_code
-    samples = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
-    assert set(samples) == {"petclf_gateway_connections", "petclf_gateway_connections_accepted_total"}
-    assert samples["petclf_gateway_connections_accepted_total"] >= 2
+    changed = {name: value for name, value in after.items() if value != before.get(name)}
+    assert changed.pop("petclf_gateway_connections_accepted_total") > before["petclf_gateway_connections_accepted_total"]
+    changed.pop("petclf_gateway_requests_total api 400", None)  # the connection that was taken and left
+    assert changed == {
+        "petclf_gateway_requests_total api 200": 1, "petclf_gateway_requests_total api 429": 1, "petclf_gateway_requests_total api 404": 1,
+        "petclf_gateway_requests_total management 401": 1, "petclf_gateway_refused_total connections": 1,
+    }  # fmt: skip
+    assert {name for name in before if "_total" not in name} == {
+        "petclf_gateway_connections reading", "petclf_gateway_connections writing", "petclf_gateway_connections waiting",
+        "petclf_gateway_connections_limit",
+    }  # fmt: skip
     assert hidden == 404
+
+
+TRICKLE = {
+    "with a length": (b"Content-Length: 100000\r\n", b"x"),
+    "in chunks": (b"Transfer-Encoding: chunked\r\n", b"1\r\nx\r\n"),
+    "that began fast": (b"Content-Length: 9000000\r\n", b"x"),
+}
+
+
+def test_a_body_that_trickles_is_refused_though_no_pause_is_long(tmp_path: Path) -> None:
+    """All at once, for the gateway gives a body ten seconds before it looks at its speed."""
+    with running(tmp_path) as gateway, ThreadPoolExecutor(len(TRICKLE) + 1) as pool:
+        trickling = {name: pool.submit(trickle, gateway, *sent, name == "that began fast") for name, sent in TRICKLE.items()}
+        slow_but_fair = pool.submit(send_slowly, gateway, bytes(600_000), pieces=24)
+        answers = {name: answer.result() for name, answer in trickling.items()}
+        assert slow_but_fair.result() == 200  # 50 KB a second for twelve seconds
+    assert answers == dict.fromkeys(TRICKLE, (408, "too_slow"))
+    assert len(gateway.upstream.seen) == 1
+
+
+def trickle(gateway: Gateway, framing: bytes, piece: bytes, begins_fast: bool) -> tuple[int, str]:
+    """Send a byte every second until the gateway answers; return its status and code."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=1) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n")
+        connection.sendall(bytes(100_000) if begins_fast else b"")
+        for _ in range(40):
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(65536).decode()
+                return int(answer.split()[1]), json.loads(answer.partition("\r\n\r\n")[2])["error"]["code"]
+            connection.sendall(piece)
+    raise AssertionError("it may trickle for forty seconds")
+
+
+def send_slowly(gateway: Gateway, body: bytes, pieces: int) -> int:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        size = len(body) // pieces
+        for start in range(0, len(body), size):
+            connection.sendall(body[start : start + size])
+            time.sleep(0.5)
+        return int(connection.recv(65536).split()[1])
+
+
+def test_strangers_from_many_addresses_leave_room_for_others(tmp_path: Path) -> None:
+    """Thirty addresses hold as many uploads as each may have; who comes from another one is answered, and so is health."""
+    with running(tmp_path, GATEWAY_CONNECTIONS="16") as gateway, contextlib.ExitStack() as stack:
+        for number in range(30 * 17):
+            source = (f"127.0.1.{1 + number % 30}", 0)
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), source_address=source))
+            held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nx")
+        statuses = [requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code for _ in range(10)]
+        health = requests.get(f"{gateway.url}/health", timeout=10).status_code
+        held.settimeout(5)
+        refused = held.recv(65536).decode()
+    assert (statuses, health) == ([200] * 10, 200)
+    assert refused.startswith("HTTP/1.1 429")
+    assert "too many requests at once from this address" in refused
+
+
+def test_a_full_gateway_still_answers_health_and_the_operator(tmp_path: Path) -> None:
+    with running(tmp_path, GATEWAY_CONNECTIONS="600") as gateway, contextlib.ExitStack() as stack:
+        for number in range(1000):
+            source = (f"127.0.1.{1 + number % 2}", 0)
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), source_address=source))
+            held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nx")
+        time.sleep(0.5)
+        crowded = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+        health = requests.get(f"{gateway.url}/health", timeout=10).status_code
+        managed = requests.get(f"{gateway.management}/models", auth=KEY, timeout=10).status_code
+    assert error_of(crowded) == (503, "busy")
+    assert "from everybody" in crowded.json()["error"]["message"]
+    assert (health, managed) == (200, 200)
+
+
+def test_wrong_keys_wait_a_second_and_the_operator_does_not(gateway: Gateway) -> None:
+    with ThreadPoolExecutor(300) as pool:
+        guesses = [
+            pool.submit(requests.get, f"{gateway.management}/models", auth=("operator", str(n)), timeout=20) for n in range(300)
+        ]
+        time.sleep(0.5)
+        operator = [requests.get(f"{gateway.management}/models", auth=KEY, timeout=10) for _ in range(5)]
+        answers = [guess.result() for guess in guesses]
+    assert [answer.status_code for answer in operator] == [200] * 5
+    assert {error_of(answer) for answer in answers} == {(401, "unauthorized")}
+    assert sum(answer.elapsed.total_seconds() >= 1 for answer in answers) >= 200  # of each process two hundred
+
+
+def test_errors_of_nginx_itself_do_not_name_who_asked(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        requests.get(f"{gateway.management}/models?secret=query", auth=("secret-name", "wrong"), timeout=10)
+        (gateway.secrets / "management.htpasswd").unlink()
+        requests.get(f"{gateway.management}/models?secret=query", auth=("secret-name", "wrong"), timeout=10)
+        log = tmp_path / "gateway.log"
+        wait_until(lambda: log.read_text().count('"level"') == 2)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [(line["level"], line["message"].split(" (")[0]) for line in lines if "level" in line]
+    assert told == [("error", "a user was not found in \"" + str(gateway.secrets) + "/management.htpasswd\""),
+                    ("error", f"open() \"{gateway.secrets}/management.htpasswd\" failed")]  # fmt: skip
+    assert "secret-name" not in log.read_text()
 
 
 def test_a_secret_that_cannot_be_read_does_not_open_the_gateway(tmp_path: Path) -> None:
