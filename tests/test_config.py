@@ -1,6 +1,7 @@
 """TorchServe ignores what it does not know; we do not."""
 
 import itertools
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -194,3 +195,15 @@ def test_the_gateways_limits_are_the_same_wherever_they_stand() -> None:
     assert per_address
     assert f"| {per_address[1]} | 429 |" in docs
     assert f"{constants['EVERYBODY'] // int(per_address[1])} addresses fill the gateway" in docs
+
+
+def test_the_api_describes_every_refusal_of_the_gateway() -> None:
+    """But for those of requests that are no HTTP, which the description of an API cannot cause."""
+    gateway = ROOT / "deploy" / "gateway"
+    refusals = dict(re.findall(r"\[(\d+)\] = \{ \"(\w+)\"", (gateway / "gateway.lua").read_text()))
+    described = json.loads((gateway / "docs" / "openapi.json").read_text())
+    texts = {name: response["description"] for name, response in described["components"]["responses"].items()}
+    operation = described["paths"]["/predict"]["post"]["responses"]
+    for status, code in refusals.items():
+        if status not in ("411", "414", "431", "501", "505"):
+            assert code in texts[operation[status]["$ref"].rpartition("/")[2]], status
