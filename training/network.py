@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.efficientnet import CHANNELS, MEAN, STD, efficientnet_lite0_body, load_imagenet
 from training.errors import UserError
 from training.torchvision_ops import declare_missing
 
 WIDTHS = (32, 64, 128, 256)
 DEPTHS = (2, 2, 3, 1)
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and deviation of red, green and blue
+
+
+Colour = tuple[float, float, float]
 
 
 class Network(nn.Module):
@@ -24,10 +29,10 @@ class Network(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, body: nn.Sequential, channels: int, labels: int) -> None:
+    def __init__(self, body: nn.Sequential, channels: int, labels: int, pixels: tuple[Colour, Colour] = IMAGENET) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255)
+        for name, colour in zip(("mean", "std"), pixels, strict=True):
+            self.register_buffer(name, torch.tensor(colour).view(1, 3, 1, 1))
         self.body = body
         self.classifier = nn.Linear(channels, labels)
 
@@ -109,8 +114,15 @@ def build_network(name: str, labels: int, pretrained: bool = False) -> Network:
     """Return the named network with random weights, or a torchvision backbone, pretrained if asked."""
     if name == "petnet":
         if pretrained:
-            raise UserError("train.pretrained is for torchvision backbones; petnet is trained from scratch")
+            raise UserError(
+                "train.pretrained is for efficientnet_lite0 and torchvision's backbones; petnet is trained from scratch"
+            )
         return Network(petnet_body(), WIDTHS[-1], labels)
+    if name == "efficientnet_lite0":
+        body = efficientnet_lite0_body()
+        if pretrained:
+            load_imagenet(body)
+        return Network(body, CHANNELS, labels, ((MEAN,) * 3, (STD,) * 3))
     return backbone(name, labels, pretrained)
 
 
@@ -121,7 +133,9 @@ def backbone(name: str, labels: int, pretrained: bool) -> Network:
 
     known = models.list_models(module=models)
     if name not in known:
-        raise UserError(f"train.network is {name!r}; it must be petnet or one of torchvision's: {', '.join(known)}")
+        raise UserError(
+            f"train.network is {name!r}; it must be petnet, efficientnet_lite0 or one of torchvision's: {', '.join(known)}"
+        )
     try:
         model = models.get_model(name, weights="DEFAULT" if pretrained else None)
     except OSError as error:
