@@ -88,14 +88,15 @@ class Supervisor:
             versions = [one for one in self.management.versions() if str(one) != self.registrar.candidate]
         except UNREACHABLE:
             return Health(self.phase, folder=self.folder, reached=False)
-        return Health(self.phase, versions, {str(one): self.digest(one) for one in versions}, self.folder)
+        self.digests = {str(one): self.digest(one) for one in versions}  # one that went may come back with another archive
+        return Health(self.phase, versions, self.digests, self.folder)
 
     def digest(self, version: Version) -> str:
         """Return the sha256 of a version's archive, empty if it is not in the store."""
-        if str(version) not in self.digests:
-            path = self.store / Path(version.url).name
-            self.digests[str(version)] = sha256(path) if path.is_file() else ""
-        return self.digests[str(version)]
+        if (known := self.digests.get(str(version))) is not None:
+            return known
+        path = self.store / Path(version.url).name
+        return sha256(path) if path.is_file() else ""
 
     def wait_until_ready(self, archives: list[Archive], workers: int, seconds: float) -> bool:
         """Return whether these versions became ready, not so if the server is told to end; raise when they cannot."""

@@ -1,6 +1,7 @@
 """When a server is ended, when a version loses its workers, and when neither must happen."""
 
 import time
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,20 @@ def test_the_servers_health_does_not_depend_on_a_version_that_is_being_registere
     after = supervisor.look()
     assert (during.state, during.versions) == ("ready", [live])
     assert (after.state, after.versions) == ("down", [live, candidate])
+
+
+def test_a_version_that_comes_back_with_another_archive_has_its_digest(supervisor: Supervisor, tmp_path: Path) -> None:
+    def digest_of(content: bytes) -> str:
+        (tmp_path / "x.mar").write_bytes(content)
+        supervisor.management = Management(version(2))  # type: ignore[assignment]
+        return supervisor.look().digests["petclf 1.0.0"]
+
+    first = digest_of(b"one")
+    while_it_is_there = digest_of(b"two")
+    supervisor.management = Management()  # type: ignore[assignment]
+    gone = supervisor.look().digests
+    assert (first, while_it_is_there, gone) == (sha256(b"one").hexdigest(), first, {})
+    assert digest_of(b"two") == sha256(b"two").hexdigest()
 
 
 CANDIDATE = Archive(Path("new.mar"), "petclf", "2.0.0", ModelFile({}, b""))
