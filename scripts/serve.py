@@ -16,7 +16,7 @@ PORTS = (
     ("", 8080, "predictions"),
     ("management-", 8081, "managing models"),
     ("metrics-", 8082, "TorchServe's metrics"),
-    ("ready-", 8083, "GET /ready, GET /metrics of the supervisor, and removing versions; port 0 for none"),
+    ("ready-", 8083, "GET /ready, GET /metrics of the supervisor, registering and removing versions; port 0 for none"),
 )
 
 

@@ -1,21 +1,24 @@
-"""The supervisor's own port: is the server ready, what Prometheus should know, and how a version is removed without a lost request."""
+"""The supervisor's own port: is the server ready, what Prometheus should know, and how versions come and go without a lost request."""
 
 import contextlib
 import json
-import re
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from serving.health import Health
-from serving.management import Management, ManagementError
+from serving.management import UNREACHABLE, VERSION_PATH, Management, ManagementError
+from serving.register import Registrar
+from serving.say import ServeError
 
-VERSION = re.compile(r"/models/([A-Za-z0-9][\w.-]{0,63})/([A-Za-z0-9][\w.-]{0,63})")
+CODES = {400: "bad_request", 404: "not_found"}
+MOST_BODY = 65_536  # bytes that are read before they are refused: who still sends when a connection ends sees no answer
 
 
-def start_endpoint(host: str, port: int, look: Callable[[], Health], management: Management) -> None:
+def start_endpoint(host: str, port: int, look: Callable[[], Health], management: Management, registrar: Registrar) -> None:
     """Answer from now on, in threads that end with this process."""
+    changing = threading.Lock()
 
     class Endpoint(BaseHTTPRequestHandler):
         timeout = 10  # seconds; a client that says nothing is dropped
@@ -27,18 +30,43 @@ def start_endpoint(host: str, port: int, look: Callable[[], Health], management:
             elif self.path == "/metrics":
                 self.reply(200, look().metrics(), "text/plain; version=0.0.4; charset=utf-8")
             else:
-                self.reply(404, error("not_found", "GET /ready, GET /metrics and DELETE /models/NAME/VERSION are here"))
+                self.reply(404, error("not_found", "here are GET /ready and /metrics, POST /models, DELETE /models/NAME/VERSION"))
+
+        def do_POST(self) -> None:
+            path, _, query = self.path.partition("?")
+            length = self.headers.get("Content-Length", "0")
+            if path != "/models":
+                self.reply(404, error("not_found", "register a version: POST /models?url=ARCHIVE"))
+            elif length != "0" or "Transfer-Encoding" in self.headers:
+                self.rfile.read(min(int(length), MOST_BODY) if length.isdecimal() else 0)
+                self.reply(400, error("bad_request", "a body is not taken; parameters go into the address"))
+            elif (phase := look().phase) != "serving":
+                self.reply(503, error("busy", f"the server is {phase}; versions are registered when it is ready"))
+            else:
+                self.change(registrar.register, query)
 
         def do_DELETE(self) -> None:
-            if not (named := VERSION.fullmatch(self.path)):
+            if named := VERSION_PATH.fullmatch(self.path):
+                self.change(management.remove, *named.groups())
+            else:
                 self.reply(404, error("not_found", "name a version: DELETE /models/NAME/VERSION"))
+
+        def change(self, change: Callable[..., Any], *what: str) -> None:
+            """Make one change at a time, to its end even if whoever asked has gone."""
+            if not changing.acquire(blocking=False):
+                self.reply(409, error("conflict", "another version is being registered or removed; ask again later"))
                 return
             try:
-                self.reply(200, management.remove(*named.groups()))
+                answer = 200, change(*what)
+            except ServeError as reason:
+                answer = 422, error("bad_archive", str(reason))
             except ManagementError as reason:
-                self.reply(reason.status, error("not_found" if reason.status == 404 else "conflict", str(reason)))
-            except OSError as reason:
-                self.reply(503, error("busy", f"TorchServe does not answer: {reason}"))
+                answer = reason.status, error(CODES.get(reason.status, "conflict"), str(reason))
+            except UNREACHABLE as reason:
+                answer = 503, error("busy", f"TorchServe does not answer: {reason!r}")
+            finally:
+                changing.release()
+            self.reply(*answer)
 
         def reply(self, status: int, content: Any, kind: str = "application/json") -> None:
             body = (content if isinstance(content, str) else json.dumps(content)).encode()

@@ -1,6 +1,7 @@
 """TorchServe's management API, as far as it is needed to look after a server."""
 
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from serving.machine import open_here
 SECONDS = 3.0  # for an answer
 QUIET = 0.5  # seconds
 START_SECONDS = 60  # for a worker to come up
+VERSION_PATH = re.compile(r"/models/([A-Za-z0-9][\w.-]{0,63})/([A-Za-z0-9][\w.-]{0,63})", re.ASCII)
 
 
 class ManagementError(Exception):
@@ -22,6 +24,9 @@ class ManagementError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,17 @@
 """The archives of the model store, checked before TorchServe sees them: it would start without a broken one, and call itself healthy."""
 
+import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
+from handler.archive_digest import MANIFEST
 from handler.model_file import Archive, ModelFileError, read_archive
+from serving.management import VERSION_PATH
 from serving.say import ServeError
+
+HANDLER = "petclf_handler.py"
 
 
 def find_archives(store: Path) -> list[Archive]:
@@ -22,10 +28,20 @@ def find_archives(store: Path) -> list[Archive]:
 
 
 def checked(path: Path) -> Archive:
+    """Return what an archive holds; raise unless it is whole and one of petclf's."""
     try:
-        return read_archive(path)
+        archive = read_archive(path)
+        with zipfile.ZipFile(path) as packed:
+            handler = json.loads(packed.read(MANIFEST))["model"].get("handler")
+        if handler != HANDLER:
+            raise ModelFileError(f"names another handler: {str(handler)[:64]!r}")
+        if not VERSION_PATH.fullmatch(f"/models/{archive.name}/{archive.version}"):
+            raise ModelFileError(f"holds {archive}, a name or a version that no address can have")
+        return archive
     except ModelFileError as error:
         raise ServeError(f"{path} {error}; build it again with `make archive`") from None
+    except Exception as error:  # zipfile and zlib raise a dozen kinds on a broken file
+        raise ServeError(f"{path} cannot be read: {error!r}") from None
 
 
 def age(archive: Archive) -> tuple[Any, ...]:

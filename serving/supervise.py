@@ -19,7 +19,8 @@ from serving.command import command, environment, number_of_workers
 from serving.endpoint import start_endpoint
 from serving.health import Health
 from serving.machine import die_with_parent, killed_for_memory, open_here, private_folder, reachable
-from serving.management import Management, ManagementError, Version
+from serving.management import UNREACHABLE, Management, Version
+from serving.register import Registrar
 from serving.say import Log, ServeError, say
 from serving.store import find_archives
 
@@ -27,7 +28,6 @@ LOOK_SECONDS = 1.0
 STUCK_SECONDS = 8.0  # a server that cannot answer is ended if somebody waits; a worker that hangs is found after 5 more
 DEAD_SECONDS = 60.0  # the same where nobody waits
 SILENT_SECONDS = 30.0  # so long Java may say nothing at all; it does so while it registers a model with synchronous=true
-UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
 
 
 class Supervisor:
@@ -36,17 +36,17 @@ class Supervisor:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.workers = number_of_workers(args)
-        self.archives = find_archives(args.model_store.resolve())
+        self.store: Path = args.model_store.resolve()
+        self.archives = find_archives(self.store)
         self.inference = f"http://{reachable(args.host)}:{args.port}"
         self.management = Management(f"http://{reachable(args.management_host)}:{args.management_port}")
+        self.registrar = Registrar(self.management, self.store, self.workers, self.wait_until_ready)
         self.log = Log()
         self.stopping: int | None = None
         self.phase = "starting"
         self.folder = Path()
         self.digests: dict[str, str] = {}
         self.given_up: set[str] = set()  # versions that cannot start
-        self.pids: defaultdict[str, set[int]] = defaultdict(set)  # the workers that each has ever had
-        self.killed_before = killed_for_memory()
 
     def run(self) -> int:
         """Start, wait until ready, stay until the end; returns the exit code."""
@@ -54,7 +54,7 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self.ask_to_stop)
             if self.args.ready_port:
-                start_endpoint(self.args.ready_host, self.args.ready_port, self.look, self.management)
+                start_endpoint(self.args.ready_host, self.args.ready_port, self.look, self.management, self.registrar)
             started = time.monotonic()
             self.process = subprocess.Popen(
                 command(self.args, self.archives, self.folder), env=environment(self.args, self.folder), cwd=self.folder,
@@ -63,7 +63,7 @@ class Supervisor:
             assert self.process.stdout is not None
             threading.Thread(target=self.log.pass_on, args=(self.process.stdout,), daemon=True).start()
             try:
-                if self.wait_until_ready(started):
+                if self.wait_until_ready(self.archives, self.workers, self.args.ready_seconds):
                     self.phase = "serving"
                     self.say_ready(time.monotonic() - started)
                     self.stay()
@@ -85,31 +85,36 @@ class Supervisor:
     def look(self) -> Health:
         """Return what state the server is in, asked from TorchServe now."""
         try:
-            versions = list(self.management.versions())
+            versions = [one for one in self.management.versions() if str(one) != self.registrar.candidate]
         except UNREACHABLE:
             return Health(self.phase, folder=self.folder, reached=False)
-        return Health(self.phase, versions, {str(one): self.digest(one) for one in versions}, self.folder)
+        self.digests = {str(one): self.digest(one) for one in versions}  # one that went may come back with another archive
+        return Health(self.phase, versions, self.digests, self.folder)
 
     def digest(self, version: Version) -> str:
         """Return the sha256 of a version's archive, empty if it is not in the store."""
-        if str(version) not in self.digests:
-            path = self.args.model_store.resolve() / Path(version.url).name
-            self.digests[str(version)] = sha256(path) if path.is_file() else ""
-        return self.digests[str(version)]
+        if (known := self.digests.get(str(version))) is not None:
+            return known
+        path = self.store / Path(version.url).name
+        return sha256(path) if path.is_file() else ""
 
-    def wait_until_ready(self, started: float) -> bool:
-        """Return whether the server became ready; raise when it cannot."""
+    def wait_until_ready(self, archives: list[Archive], workers: int, seconds: float) -> bool:
+        """Return whether these versions became ready, not so if the server is told to end; raise when they cannot."""
+        (self.folder / "failed").unlink(missing_ok=True)  # what failed before is no reason
+        self.log.last_error, self.killed_before = "", killed_for_memory()
+        self.pids: defaultdict[str, set[int]] = defaultdict(set)  # the workers that each has had meanwhile
         reason = "no worker came up"
-        while time.monotonic() - started < self.args.ready_seconds:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             if self.stopping is not None:
                 return False
             self.require_alive()
             with contextlib.suppress(*UNREACHABLE):  # it does not listen yet
-                reason = self.what_is_missing()
+                reason = self.what_is_missing(archives, workers)
                 if not reason:
                     return True
             time.sleep(0.05)
-        raise ServeError(f"not ready within {self.args.ready_seconds:g} seconds: {self.memory_wanted() or reason}")
+        raise ServeError(f"not ready within {seconds:g} seconds: {self.memory_wanted() or reason}")
 
     def require_alive(self) -> None:
         """Raise if Java or a worker has said that it cannot go on."""
@@ -122,19 +127,19 @@ class Supervisor:
         time.sleep(0.2)  # for the last words to arrive
         return ServeError(self.memory_wanted() or f"{what}; its last words: {self.log.last_words}")
 
-    def what_is_missing(self) -> str:
-        """Return why the server is not ready yet, nothing if it is; raise if a worker has been replaced: it ended while it loaded."""
+    def what_is_missing(self, archives: list[Archive], workers: int) -> str:
+        """Return why these are not ready yet, nothing if they are; raise if a worker has been replaced: it ended while it loaded."""
         versions = {str(version): version for version in self.management.versions()}
-        for archive in self.archives:
+        for archive in archives:
             if (version := versions.get(str(archive))) is None:
                 return f"{archive} is not registered"
             pids = self.pids[str(version)]
             pids |= {pid for pid in version.workers if pid > 0}
-            if len(pids) > self.workers:
+            if len(pids) > workers:
                 raise self.early_end("a worker ended while it loaded")
-            if version.ready < self.workers:
-                return f"{version.ready} of {self.workers} workers are ready"
-        return next((reason for archive in self.archives if (reason := self.wrong_answer(archive))), "")
+            if version.ready < workers:
+                return f"{version.ready} of {workers} workers are ready"
+        return next((reason for archive in archives if (reason := self.wrong_answer(archive))), "")
 
     def wrong_answer(self, archive: Archive) -> str:
         """Return what is wrong with the answer to the archive's known photo."""

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -154,6 +156,107 @@ def test_without_a_prediction_log_each_photo_is_remembered_too(server_of_session
     for _ in range(asked):
         version_of(server_of_session)
     wait_until(lambda: total() == before + asked)
+
+
+def changed(archive: Path, target: Path, name: str, content: bytes) -> None:
+    """Copy an archive, or a model, with one file of it replaced."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, content if entry == name else old.read(entry))
+
+
+def manifest(archive: Path, **changes: str) -> bytes:
+    with zipfile.ZipFile(archive) as packed:
+        content = json.loads(packed.read("MAR-INF/MANIFEST.json"))
+    return json.dumps({**content, "model": {**content["model"], **changes}}).encode()
+
+
+def model_with_a_wrong_golden_answer(archive: Path, folder: Path) -> bytes:
+    with zipfile.ZipFile(archive) as packed:
+        (folder / "right.pt").write_bytes(packed.read("petclf.pt"))
+    with zipfile.ZipFile(folder / "right.pt") as model:
+        [name] = [entry for entry in model.namelist() if entry.endswith("extra/metadata.json")]
+        metadata = json.loads(model.read(name))
+    for form in (metadata, metadata["int8"]):
+        form["golden"][0]["probabilities"] = [0.5, 0.5]
+    changed(folder / "right.pt", folder / "wrong.pt", name, json.dumps(metadata).encode())
+    return (folder / "wrong.pt").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def refused_archives(server_of_session: Serving, newer: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Put archives into the store that must not come to serve."""
+    store, manifest_file = server_of_session.store, "MAR-INF/MANIFEST.json"
+    wrong = model_with_a_wrong_golden_answer(newer, tmp_path_factory.mktemp("wrong"))
+    shutil.copy(newer, store)
+    changed(newer, store / "foreign.mar", manifest_file, manifest(newer, handler="os:system"))
+    changed(newer, store / "faulty.mar", "petclf_handler.py", b"import nothing_of_this_name\n")
+    changed(newer, store / "wrong.mar", "petclf.pt", wrong)
+    changed(store / "wrong.mar", store / "lions.mar", manifest_file, manifest(newer, modelName="lions"))
+    (store / "broken.mar").write_bytes(newer.read_bytes()[:1_000_000])
+
+
+WRONG = "a worker could not start: a known photo is answered wrong, by 0."
+REFUSED = {
+    "url=petclf-99.10.0.mar&handler=os:system": (400, "parameter 'handler' is not taken here; "),
+    "url=petclf-99.10.0.mar&model_name=twin": (400, "parameter 'model_name' is not taken here; "),
+    "url=petclf-99.10.0.mar&%68andler=x": (400, "parameter '%68andler' is not taken here; "),
+    "url=petclf.mar": (409, "petclf {released} is registered already; "),
+    "url=nowhere.mar": (404, "there is no nowhere.mar in the model store"),
+    "url=foreign.mar": (422, "{store}/foreign.mar names another handler: 'os:system'; "),
+    "url=broken.mar": (422, "{store}/broken.mar is no archive of petclf (File is not a zip file); "),
+    "url=faulty.mar": (
+        422,
+        "petclf 99.10.0 is not registered: a worker ended while it loaded; its last words: "
+        "ModuleNotFoundError: No module named 'nothing_of_this_name'",
+    ),
+    "url=wrong.mar": (422, f"petclf 99.10.0 is not registered: {WRONG}"),
+    "url=lions.mar": (422, f"lions 99.10.0 is not registered: {WRONG}"),
+}
+
+
+@pytest.mark.usefixtures("refused_archives")
+@pytest.mark.parametrize("query", REFUSED)
+def test_what_must_not_serve_is_refused_with_its_reason_and_leaves_nothing(
+    server_of_session: Serving, released: str, query: str
+) -> None:
+    """And the live version answers all the time, and the server stays ready."""
+    status, reason = REFUSED[query]
+    seen: list[tuple[str, int]] = []
+    done = threading.Event()
+
+    def ask_on() -> None:
+        while not done.is_set():
+            ready = requests.get(f"{server_of_session.supervisor}/ready", timeout=30).status_code
+            seen.append((version_of(server_of_session), ready))
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_on)
+        try:
+            answer = registration(server_of_session, query)
+        finally:
+            done.set()
+        asking.result(60)
+
+    expected = reason.format(released=released, store=server_of_session.store)
+    assert (answer[0], answer[1]["error"]["message"][: len(expected)]) == (status, expected)
+    assert set(seen) == {(released, 200)}
+    assert registered(server_of_session) == [("petclf", released)]
+
+
+def registration(serving: Serving, query: str) -> tuple[int, Any]:
+    """Send the query as it is: requests would decode what is percent-encoded without need."""
+    connection = http.client.HTTPConnection("127.0.0.1", serving.ready_port, timeout=150)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/models?{query}")
+        answer = connection.getresponse()
+        return answer.status, json.load(answer)
+
+
+def registered(serving: Serving) -> list[tuple[str, str]]:
+    names = [model["modelName"] for model in requests.get(f"{serving.management}/models", timeout=10).json()["models"]]
+    versions = {name: requests.get(f"{serving.management}/models/{name}/all", timeout=10).json() for name in names}
+    return [(name, one["modelVersion"]) for name in names for one in versions[name]]
 
 
 @pytest.fixture(scope="module")
