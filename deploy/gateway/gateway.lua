@@ -28,6 +28,7 @@ local ERRORS = { -- by status
   [505] = { "version_not_supported", "use HTTP/1.1" },
 }
 local TOO_MANY_AT_ONCE = { "too_many_requests", "too many requests at once from this address; wait for their answers" }
+local OTHER_ARGUMENTS = { "bad_request", "PUT takes min_worker and max_worker up to 99, and synchronous=false" }
 local CROWDED = { "busy", "too many requests at once from everybody; try again" }
 
 -- nginx tells that limit_conn refused a request, but not which of them
@@ -64,6 +65,7 @@ local function refusal(status)
   if status == 403 then status = ngx.var.server_name == "management" and 401 or 404 end -- no file of keys: nobody may
   if status == 405 and ngx.var.allow == "" then status = 404 end
   if status == 504 and ngx.var.unreached == "1" then status = 503 end
+  if status == 400 and ngx.var.refused_args == "1" then return 400, OTHER_ARGUMENTS end
   if status == 429 and ngx.var.limit_req_status ~= "REJECTED" then
     if is_crowded() then return 503, CROWDED end
     return 429, TOO_MANY_AT_ONCE

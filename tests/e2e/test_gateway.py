@@ -111,10 +111,10 @@ KEY = ("operator", "open sesame")
 @pytest.mark.parametrize("path", [*ALLOWED, *ALLOWED_TO_OPERATORS])
 def test_a_path_takes_its_methods_and_names_them_to_who_sends_another(gateway: Gateway, path: str, method: str) -> None:
     (gateway.folder / "predictions.jsonl").write_text("")
-    base, allowed = (
-        (gateway.url, ALLOWED[path]) if path in ALLOWED else (gateway.management, ALLOWED_TO_OPERATORS[path])
-    )  # fmt: skip
-    answer = requests.request(method, f"{base}{path}?x=1", auth=KEY, timeout=10)
+    public = path in ALLOWED
+    allowed = ALLOWED[path] if public else ALLOWED_TO_OPERATORS[path]
+    address = f"{gateway.url}{path}?x=1" if public else gateway.management + path
+    answer = requests.request(method, address, auth=KEY, timeout=10)
     if method in allowed.split(", "):
         assert (answer.status_code, "Allow" in answer.headers) == (200, False)
         return
@@ -419,6 +419,33 @@ def test_a_version_is_removed_by_the_supervisor_and_by_nobody_else(tmp_path: Pat
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "synchronous=true",
+        "min_worker=2&synchronous=true",
+        "min_worker=100",
+        "handler=os:system",
+        "%73ynchronous=true",
+        "min_worker=1;synchronous=true",
+        "x",
+    ],
+)
+def test_a_key_asks_of_torchserve_only_what_it_should(gateway: Gateway, query: str) -> None:
+    answer = requests.put(f"{gateway.management}/models/petclf/1.0.0?{query}", auth=KEY, timeout=10)
+    assert error_of(answer) == (400, "bad_request")
+    assert "PUT takes min_worker" in answer.json()["error"]["message"]
+    assert gateway.upstream.seen == []
+
+
+def test_registering_is_the_supervisors_work(tmp_path: Path) -> None:
+    with listening() as supervisor, running(tmp_path, PETCLF_READY_PORT=str(supervisor.port)) as gateway:
+        answer = requests.post(f"{gateway.management}/models?url=petclf-2.0.0.mar", auth=KEY, timeout=10)
+    assert answer.status_code == 200
+    assert [first_line(request) for request in supervisor.seen] == ["POST /models?url=petclf-2.0.0.mar HTTP/1.1"]
+    assert gateway.upstream.seen == []
+
+
 def test_a_version_is_not_removed_from_the_spare_when_the_supervisor_is_away(tmp_path: Path) -> None:
     port = free_port()
     with listening("127.0.0.2", port) as spare:
@@ -643,16 +670,20 @@ def samples_of(text: str) -> dict[str, float]:
 
 def test_prometheus_reads_what_the_gateway_answered_and_refused_at_an_address_of_their_own(tmp_path: Path) -> None:
     port = free_port()
+
+    def metrics() -> dict[str, float]:
+        return samples_of(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text)
+
     with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}", GATEWAY_CONNECTIONS="1") as gateway:
-        before = samples_of(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text)
+        before = metrics()
         assert requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code == 200
         with socket.create_connection(("127.0.0.1", gateway.port)) as other:
             other.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")  # one connection is taken
-            time.sleep(0.2)
+            wait_until(lambda: metrics()["petclf_gateway_connections writing"] == 2)  # that one, and who asks
             assert requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code == 429
         assert requests.get(f"{gateway.url}/nowhere", timeout=10).status_code == 404
         assert requests.get(f"{gateway.management}/models", auth=("operator", "wrong"), timeout=10).status_code == 401
-        after = samples_of(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text)
+        after = metrics()
         hidden = requests.get(f"{gateway.url}/metrics", timeout=10).status_code
     changed = {name: value for name, value in after.items() if value != before.get(name)}
     assert changed.pop("petclf_gateway_connections_accepted_total") > before["petclf_gateway_connections_accepted_total"]
