@@ -169,7 +169,7 @@ CASES = [
 ]
 
 
-def dimensions(megapixels: int) -> tuple[int, int]:
+def dimensions(megapixels: float) -> tuple[int, int]:
     """Return width and height of a 4:3 photo."""
     height = int((megapixels * 1e6 * 3 / 4) ** 0.5)
     return int(megapixels * 1e6 / height), height
