@@ -212,7 +212,7 @@ def judge(hostile: Input, status: int, body: bytes, report: Report) -> None:
     elif status == 200:
         if not {"label", "predictions", "how_to_ask"} & set(content):
             report.wrong.append(f"{hostile.kind}: 200 {body[:80]!r}")
-    elif 400 <= status < 500 and set(content.get("error", {})) == {"code", "message", "request_id"}:
+    elif (400 <= status < 500 or status == 503) and set(content.get("error", {})) == {"code", "message", "request_id"}:
         report.codes[content["error"]["code"]] += 1
     else:
         report.wrong.append(f"{hostile.kind}: {status} {body[:120]!r}")

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from handler import answer
+from handler import answer, cost
 from handler.classifier import Classifier, Judgement, portions
-from handler.fetch import fetch
+from handler.fetch import Fetcher, judge
+from handler.lanes import Lanes
 from handler.limits import READ_SECONDS, WAIT_SECONDS
 from handler.photo_input import open_photo, to_square
-from handler.question import Address, Kind, Photo, Question, Request, read_question
+from handler.question import Address, Kind, Photo, Question, Request, is_json, read_question
 from handler.refusal import Refusal, attempt
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Item:
     id: str
     sent: Photo
     refusal: Refusal | None = None
+    seconds: float = 0.0  # that it will take to read, as its header tells
+    opened: Image.Image = field(init=False)
     picture: bytes | Image.Image = field(init=False)  # what a heat map is painted on
     pixels: torch.Tensor = field(init=False)
     facts: dict[str, Any] = field(init=False)
@@ -49,6 +52,23 @@ class Item:
     def let_go(self) -> None:
         """Forget the photo itself: metrics and the log do not need it, and those of a batch may be 80 MB."""
         self.sent = self.picture = b""
+        self.__dict__.pop("opened", None)
+
+
+@dataclass
+class Asked:
+    """One request on its way through: the question that it became, and its photos; or one refusal in the place of both."""
+
+    request: Request
+    question: Question = field(default_factory=lambda: Question(Kind.PREDICT))
+    items: list[Item] = field(default_factory=list)
+    seconds: float = 0.0  # that its photos and their JSON take to read, as far as it is known
+    refused: bool = False
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer the whole request with a refusal: it asks about one photo, which is refused."""
+        self.question, self.refused = Question(Kind.PREDICT, [refusal]), True
+        self.items = [Item(self.request.id, refusal, refusal)]
 
 
 @dataclass(frozen=True)
@@ -65,22 +85,27 @@ class Outcome:
 class Answerer:
     """Answers batches with one model."""
 
-    def __init__(self, classifier: Classifier, sizes: Sequence[int], page: Reply | None, hosts: frozenset[str]) -> None:
+    def __init__(
+        self, classifier: Classifier, sizes: Sequence[int], page: Reply | None, hosts: frozenset[str], lanes: Lanes
+    ) -> None:
         self.classifier = classifier
         self.sizes = sizes
         self.page = page
-        self.hosts = hosts
+        self.fetcher = Fetcher(hosts)
+        self.lanes = lanes
         self.model = {"name": classifier.metadata["name"], "version": classifier.metadata["version"]}
 
     def answer(self, requests: Sequence[Request], card: Any = None, waited: float = 0.0) -> tuple[list[Reply], Outcome]:
         """Return one reply a request, in their order; nothing that one of them sent touches another."""
         started = time.perf_counter()
-        questions = [question_of(request, waited) for request in requests]
-        items = [[Item(request.id, photo) for photo in asked.photos] for request, asked in zip(requests, questions, strict=True)]
-        everything = [item for some in items for item in some]
-        self.decode(everything)
-        self.judge(everything)
-        replies = [self.reply(question, some, card) for question, some in zip(questions, items, strict=True)]
+        try:
+            asked = self.let_in(requests, waited)
+            everything = [item for one in asked for item in one.items]
+            self.read(everything)
+            self.judge(everything)
+            replies = [self.reply(one.question, one.items, card) for one in asked]
+        finally:
+            self.lanes.leave()
         for item in everything:
             item.let_go()
         seen = [item for item in everything if not item.refusal]
@@ -88,25 +113,85 @@ class Answerer:
         decode_seconds = sum(item.decode_seconds for item in everything)
         return replies, Outcome(seen, refused, decode_seconds, time.perf_counter() - started, datetime.now(timezone.utc))
 
-    def decode(self, items: list[Item]) -> None:
-        """Turn every photo into pixels, or into its refusal."""
+    def let_in(self, requests: Sequence[Request], waited: float) -> list[Asked]:
+        """Return what is asked, its cost judged twice: before JSON is parsed, and when the headers of all photos are read."""
+        asked = [Asked(request) for request in requests]
+        for one in asked:
+            if isinstance(seconds := attempt(seconds_of_body, one.request, waited), Refusal):
+                one.refuse(seconds)
+            else:
+                one.seconds = seconds
+        self.turn_away(asked)
+        deadline = time.monotonic() + READ_SECONDS
+        for one in asked:
+            if not one.refused:
+                self.ask(one, deadline)
+        self.turn_away(asked)
+        return asked
+
+    def turn_away(self, asked: list[Asked]) -> None:
+        waiting = [one for one in asked if not one.refused]
+        for one, away in zip(waiting, cost.turned_away([one.seconds for one in waiting], self.lanes.take), strict=True):
+            if away:
+                one.refuse(cost.gives_way())
+
+    def ask(self, one: Asked, deadline: float) -> None:
+        """Read the question and the headers of its photos, and say what they will cost."""
+        question = attempt(read_question, one.request)
+        if isinstance(question, Refusal):
+            return one.refuse(question)
+        one.question, one.items = question, [Item(one.request.id, photo) for photo in question.photos]
+        for item in one.items:
+            item.refusal = item.sent if isinstance(item.sent, Refusal) else attempt(self.open, item, item.sent, deadline)
+        one.seconds += sum(item.seconds for item in one.items)
+        if question.many and (refusal := cost.too_much(one.seconds)):
+            one.refuse(refusal)
+        if question.wants_picture:
+            one.seconds += cost.PICTURE + one.seconds  # the photo is read again, larger
+        return None
+
+    def open(self, item: Item, sent: bytes | Image.Image | Address, deadline: float) -> None:
+        """Read the header of a photo that is here, and judge the address of one that is not."""
+        if isinstance(sent, Address):
+            judge(sent.url, self.fetcher.hosts)
+            item.seconds = cost.ADDRESS
+        elif isinstance(sent, bytes):
+            item.picture, item.opened = sent, open_photo(sent, deadline)
+            item.seconds = cost.of_photo(item.opened, sent, self.classifier.size)
+        else:
+            item.picture = item.opened = sent
+            item.seconds = cost.EACH_PHOTO
+
+    def read(self, items: list[Item]) -> None:
+        """Turn every photo into pixels, or into its refusal: first those that are here, then those that lie at addresses."""
+        here = [item for item in items if not isinstance(item.sent, Address)]
+        self.decode(here, READ_SECONDS)
+        if away := [item for item in items if isinstance(item.sent, Address) and not item.refusal]:
+            left = READ_SECONDS - sum(item.decode_seconds for item in here)
+            self.fetch(away, left)
+            self.decode(away, left)
+
+    def fetch(self, items: list[Item], seconds: float) -> None:
+        """Bring the photos at addresses here, all at once; `seconds` is the time for reading them then."""
+        found = self.fetcher.fetch_all([item.sent.url for item in items if isinstance(item.sent, Address)])
+        deadline = time.monotonic() + seconds
+        for item, data in zip(items, found, strict=True):
+            item.refusal = data if isinstance(data, Refusal) else attempt(self.open, item, data, deadline)
+
+    def decode(self, items: list[Item], seconds: float) -> None:
         started = time.perf_counter()
         for item in items:
+            if item.refusal:
+                continue
             begun = time.perf_counter()
-            if isinstance(item.sent, Refusal):
-                item.refusal = item.sent
-            elif begun - started > READ_SECONDS:
+            if begun - started > seconds:
                 item.refusal = Refusal("out_of_time", "the photos before this one took too long to read; send it again")
             else:
-                item.refusal = attempt(self.read_photo, item, item.sent)
+                item.refusal = attempt(self.read_photo, item)
             item.decode_seconds = time.perf_counter() - begun
 
-    def read_photo(self, item: Item, sent: bytes | Image.Image | Address) -> None:
-        item.picture = fetch(sent.url, self.hosts) if isinstance(sent, Address) else sent
-        if isinstance(item.picture, bytes):
-            opened, length = open_photo(item.picture), len(item.picture)
-        else:
-            opened, length = item.picture, 0
+    def read_photo(self, item: Item) -> None:
+        opened, length = item.opened, len(item.picture) if isinstance(item.picture, bytes) else 0
         item.facts = {"format": opened.format or "pixels", "width": opened.width, "height": opened.height, "bytes": length}
         item.pixels = to_square(opened, self.classifier.size)
 
@@ -134,8 +219,7 @@ class Answerer:
         if question.wants_picture and not item.refusal:
             return Reply(answer.heat_picture(item.picture, self.evidence(item)), "image/png")
         status = item.refusal.status if item.refusal else 200
-        again = {"Retry-After": "1"} if status == 503 else {}
-        return Reply(answer.to_json(self.content(item, question.kind)), status=status, headers=again)
+        return Reply(answer.to_json(self.content(item, question.kind)), status=status, headers=when_to_come_again(item.refusal))
 
     def content(self, item: Item, kind: Kind) -> dict[str, Any]:
         if item.refusal:
@@ -162,13 +246,14 @@ class Answerer:
         }
 
 
-def question_of(request: Request, waited: float) -> Question:
-    """Return what the request asks; a refused one asks about one photo, which is refused."""
-    question = attempt(read_in_time, request, waited)
-    return Question(Kind.PREDICT, [question]) if isinstance(question, Refusal) else question
+def when_to_come_again(refusal: Refusal | None) -> dict[str, str]:
+    if refusal is None or refusal.status != 503:
+        return {}
+    return {"Retry-After": "2" if refusal.code == "dear_request" else "1"}  # dear ones are read one after another
 
 
-def read_in_time(request: Request, waited: float) -> Question:
+def seconds_of_body(request: Request, waited: float) -> float:
+    """Return what it costs to find out what the request asks, or refuse it."""
     if waited > WAIT_SECONDS:
         raise Refusal("busy", f"the server was too busy for more than {WAIT_SECONDS:g} seconds; send it again")
-    return read_question(request)
+    return cost.of_body(request.body) if is_json(request) else 0.0

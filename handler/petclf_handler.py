@@ -15,6 +15,7 @@ from handler.backlog import Backlog
 from handler.batch import Answerer
 from handler.classifier import BrokenModelError, Classifier
 from handler.fetch import allowed_hosts
+from handler.lanes import Lanes
 from handler.page import load_page
 from handler.prediction_log import PredictionLog
 from handler.question import URLENCODED, Kind, Request
@@ -55,7 +56,8 @@ class PetclfHandler:
         give_back_memory()
         self.version = metadata["version"]
         self.recent = Recent(folder / "recent.ring", classifier.labels)
-        self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts())
+        lanes = Lanes(folder, int(os.environ.get("PETCLF_DEAR_WORKERS") or 1))
+        self.answerer = Answerer(classifier, sizes, load_page(folder / "page.html", context.model_name), allowed_hosts(), lanes)
         self.backlog = Backlog()
         telemetry = Telemetry(context.metrics, self.version)
         log = PredictionLog.from_environment()

@@ -1,13 +1,15 @@
 """Bytes of one photo -> upright RGB pixels: the only place that knows how, for training and serving alike."""
 
 import io
+import math
+import time
 import warnings
 from functools import lru_cache
 
 import numpy as np
 import pillow_heif
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import AvifImagePlugin, Image, ImageCms, ImageOps
 from torch.nn import functional
 
 from handler.limits import MAX_PIXELS
@@ -17,7 +19,8 @@ FEW_PIXELS = 1_000_000  # up to here torch makes the square: three times as fast
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
 Image.init()  # opening by format knows only formats that are loaded
-pillow_heif.register_heif_opener()
+pillow_heif.register_heif_opener(decode_threads=1)  # a worker's share is one core; the others are other workers'
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 Image.MAX_IMAGE_PIXELS = None  # our own limit below is checked before a pixel is decoded, with a clear answer
 
 
@@ -27,6 +30,19 @@ class InvalidPhoto(ValueError):  # noqa: N818  (it says what is wrong better tha
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class TimedBytes(io.BytesIO):
+    """A photo's bytes until a deadline: most decoders come for more of them again and again, and can be stopped there."""
+
+    def __init__(self, data: bytes, deadline: float) -> None:
+        super().__init__(data)
+        self.deadline = deadline
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self.deadline:
+            raise InvalidPhoto("out_of_time", "the photo took too long to read; send it again, or a smaller one")
+        return super().read(size)
 
 
 def decode_photo(data: bytes, size: int) -> torch.Tensor:
@@ -40,6 +56,8 @@ def to_square(photo: Image.Image, size: int) -> torch.Tensor:
     try:
         photo.draft("RGB", (size, size))  # JPEG only: skips detail that the resize would drop
         pixels = squashed(to_rgb(photo), size)
+    except InvalidPhoto:
+        raise
     except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
         raise InvalidPhoto("not_an_image", "the photo is damaged or cut short") from error
     if profile and len(profile) <= MAX_PROFILE and (transform := to_srgb(profile)):
@@ -67,12 +85,14 @@ def decode_preview(data: bytes, longest: int) -> Image.Image:
     return upright
 
 
-def open_photo(data: bytes) -> Image.Image:
-    """Return the opened photo, its header read and judged, no pixel decoded yet."""
+def open_photo(data: bytes, deadline: float = math.inf) -> Image.Image:
+    """Return the opened photo, its header read and judged, no pixel decoded yet; `deadline` is for decoding it, by time.monotonic()."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd EXIF is no reason to write to the log
-            photo = Image.open(io.BytesIO(data), formats=FORMATS)
+            photo = Image.open(TimedBytes(data, deadline), formats=FORMATS)
+    except InvalidPhoto:
+        raise
     except Exception as error:  # strangers feed this decoder; Pillow raises a dozen types
         raise InvalidPhoto("not_an_image", "not a readable image; send JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC") from error
     if photo.width * photo.height > MAX_PIXELS:

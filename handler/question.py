@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -79,7 +80,7 @@ def read_question(request: Request) -> Question:
         if request.has_body:
             raise Refusal("empty_body", f"the body is empty; {HOW}")
         return Question(Kind.HOW_TO_ASK, accept=request.accept)
-    if request.content_type.endswith("json") or request.body[:64].lstrip()[:1] in (b"{", b"["):
+    if is_json(request):
         photos, many = json_photos(request.body)
         return Question(request.kind, photos, many, request.accept)
     if is_form:
@@ -88,6 +89,10 @@ def read_question(request: Request) -> Question:
             "a form cannot carry a photo; use curl -T photo.jpg, curl -F file=@photo.jpg, or say -H 'Content-Type: application/json'",
         )
     return Question(request.kind, [request.body], accept=request.accept)
+
+
+def is_json(request: Request) -> bool:
+    return request.content_type.endswith("json") or request.body[:64].lstrip()[:1] in (b"{", b"[")
 
 
 def only_file(files: Sequence[bytes]) -> bytes:
@@ -141,8 +146,8 @@ def from_base64(text: str) -> bytes:
         if not comma or not head.endswith(";base64"):
             raise Refusal("bad_request", "a data: URL must hold base64: data:image/jpeg;base64,...")
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
+        data = base64.b64decode(text.encode("ascii").translate(None, string.whitespace.encode()), validate=True)
+    except (binascii.Error, ValueError):  # UnicodeEncodeError is a ValueError
         raise Refusal("bad_request", "image is not valid base64") from None
     if not data:
         raise Refusal("empty_body", "image is empty")

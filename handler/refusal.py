@@ -19,6 +19,7 @@ STATUS = {
     "internal_error": 500,
     "out_of_time": 503,
     "busy": 503,
+    "dear_request": 503,
 }
 
 

@@ -62,6 +62,7 @@ def environment(args: argparse.Namespace, folder: Path) -> dict[str, str]:
         **dict.fromkeys(("TEMP", "TMPDIR", "LOG_LOCATION", "METRICS_LOCATION", "PETCLF_STATE"), str(folder)),
         "PETCLF_MODEL_STORE": str(args.model_store.resolve()),
         "PETCLF_THREADS": threads,
+        "PETCLF_DEAR_WORKERS": str(max(1, number_of_workers(args) // 2)),  # who sends dear requests never gets the others
         "OMP_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait sleep; spinning beside a busy process costs 30 times the time
         "MALLOC_ARENA_MAX": "2",  # Java's threads would each keep memory of their own

@@ -23,9 +23,10 @@ import json, os, sys
 sys.path.insert(0, os.getcwd())  # what -I leaves out: the archive's own folder, and nothing else of ours
 from handler.batch import Answerer
 from handler.classifier import Classifier
+from handler.lanes import Lanes
 from handler.question import Request
 from pathlib import Path
-answerer = Answerer(Classifier(Path("petclf.pt"), "cpu", 1), [1], None, frozenset())
+answerer = Answerer(Classifier(Path("petclf.pt"), "cpu", 1), [1], None, frozenset(), Lanes(Path(), 1))
 data = Path(sys.argv[1]).read_bytes()
 [[reply], _] = answerer.answer([Request("id", body=data)])
 print(reply.body.decode())

@@ -6,6 +6,7 @@ import pytest
 
 from handler.batch import Answerer
 from handler.classifier import Classifier
+from handler.lanes import Lanes
 from handler.page import load_page
 
 ROOT = Path(__file__).parents[2]
@@ -17,5 +18,6 @@ def classifier() -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def answerer(classifier: Classifier) -> Answerer:
-    return Answerer(classifier, classifier.sizes(8), load_page(ROOT / "web" / "page.html", "petclf"), frozenset())
+def answerer(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Answerer:
+    lanes = Lanes(tmp_path_factory.mktemp("lanes"), 1)
+    return Answerer(classifier, classifier.sizes(8), load_page(ROOT / "web" / "page.html", "petclf"), frozenset(), lanes)

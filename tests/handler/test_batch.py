@@ -1,17 +1,21 @@
 """A batch of strangers: each gets its own right answer, whoever its neighbours are."""
 
+import base64
 import io
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from benchmarks.decoding import run_lengths
 from handler.batch import Answerer
 from handler.classifier import Classifier
 from handler.golden import golden_photos
+from handler.lanes import Lanes
 from handler.model_file import TOLERANCE
 from handler.petclf_handler import to_request
 from handler.photo_input import decode_photo
@@ -21,6 +25,13 @@ from tests.handler.asking import EXPLAIN, as_json, content, form, get, lasting, 
 
 PHOTO = encoded(draw_photo("cat", 1, (320, 240)))
 OTHER = encoded(draw_photo("dog", 2, (200, 300)), "PNG")
+DEAR = encoded(Image.new("RGB", (3200, 2500)), "PNG")  # 0.13 seconds
+
+
+@pytest.fixture(autouse=True)
+def enough_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests may be slow."""
+    monkeypatch.setattr("handler.batch.READ_SECONDS", 60.0)
 
 
 def answers(answerer: Answerer, requests: list[Request]) -> list[Any]:
@@ -135,8 +146,6 @@ def test_a_refused_request_is_not_kept_in_memory(answerer: Answerer) -> None:
 
 
 def test_a_bad_instance_is_refused_in_its_place(answerer: Answerer) -> None:
-    import base64
-
     good = base64.b64encode(PHOTO).decode()
     [reply] = answers(answerer, [as_json({"instances": [good, "!", good, base64.b64encode(b"no photo").decode()]})])
 
@@ -238,3 +247,124 @@ def test_what_may_have_waited_too_long_is_refused_before_a_pixel_is_read(
     replies, outcome = answerer.answer([raw(PHOTO), get(), card], waited=6.1)
     assert [(reply.status, content(reply)["error"]["code"]) for reply in replies] == [(503, "busy")] * 3
     assert dict(outcome.refused) == {"busy": 3}
+
+
+def test_a_dear_request_gives_way_and_the_cheap_ones_beside_it_are_answered(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_small_ones_only(photo: Image.Image, size: int) -> torch.Tensor:
+        assert photo.width < 1000
+        return torch.zeros(3, size, size, dtype=torch.uint8)
+
+    monkeypatch.setattr("handler.batch.to_square", read_small_ones_only)
+    replies, outcome = answerer.answer([raw(PHOTO), raw(DEAR), raw(b"no photo"), get()])
+
+    assert [reply.status for reply in replies] == [200, 503, 400, 200]
+    assert (content(replies[1])["error"]["code"], replies[1].headers) == ("dear_request", {"Retry-After": "2"})
+    assert dict(outcome.refused) == {"dear_request": 1, "not_an_image": 1}
+
+
+def test_a_phones_photo_with_a_second_one_in_its_file_is_answered(answerer: Answerer) -> None:
+    photo = draw_photo("cat", 1, (320, 240))
+    several = encoded(photo, "MPO", save_all=True, append_images=[photo])
+    assert [reply.status for reply in answers(answerer, [raw(several)])] == [200]
+
+
+def test_dear_requests_alone_are_answered(answerer: Answerer) -> None:
+    assert [reply.status for reply in answers(answerer, [raw(DEAR)] * 2)] == [200, 200]
+
+
+def test_the_dear_requests_of_a_batch_are_answered_until_it_is_full(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handler.cost.MOST_SECONDS", 0.25)
+    replies = answers(answerer, [raw(DEAR)] * 3)
+    assert [reply.status for reply in replies] == [200, 503, 503]
+
+
+def test_while_another_worker_does_dear_work_this_one_does_cheap_work_only(classifier: Classifier, tmp_path: Path) -> None:
+    other, ours = Lanes(tmp_path, 1), Lanes(tmp_path, 1)
+    answerer = Answerer(classifier, classifier.sizes(8), None, frozenset(), ours)
+
+    assert other.take()
+    assert [reply.status for reply in answers(answerer, [raw(DEAR)] * 2)] == [503, 503]
+    assert [reply.status for reply in answers(answerer, [raw(PHOTO)])] == [200]
+    other.leave()
+    assert [reply.status for reply in answers(answerer, [raw(DEAR)])] == [200]
+    assert other.take()  # for the lane is free again
+
+
+def test_the_lane_is_free_again_when_the_handler_fails(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = Answerer(classifier, classifier.sizes(8), None, frozenset(), Lanes(tmp_path, 1))
+    monkeypatch.setattr(answerer, "reply", None)
+    with pytest.raises(TypeError):
+        answerer.answer([raw(DEAR)])
+    assert Lanes(tmp_path, 1).take()
+
+
+def test_json_that_takes_long_to_parse_gives_way_unparsed(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = raw(json.dumps({"image": "A" * 6_000_000}).encode(), {"Content-Type": "application/json"})
+    with monkeypatch.context() as parsing_fails:
+        parsing_fails.setattr("handler.question.json.loads", None)
+        replies = answers(answerer, [raw(PHOTO), large])
+    assert [(reply.status, content(reply).get("error", {}).get("code")) for reply in replies] == [
+        (200, None),
+        (503, "dear_request"),
+    ]
+    [alone] = answers(answerer, [large])
+    assert (alone.status, content(alone)["error"]["code"]) == (400, "not_an_image")
+
+
+def test_many_photos_in_one_request_cost_what_they_cost_together(answerer: Answerer) -> None:
+    small, large = (base64.b64encode(data).decode() for data in (PHOTO, DEAR))
+    fits, too_many = (
+        answers(answerer, [as_json({"instances": [small] * 32})])[0],
+        answers(answerer, [as_json({"instances": [large] * 9})])[0],
+    )
+    beside = answers(answerer, [raw(PHOTO), as_json({"instances": [small] * 32})])
+
+    assert (fits.status, len(content(fits)["predictions"])) == (200, 32)
+    assert (too_many.status, content(too_many)["error"]["code"]) == (422, "too_many_instances")
+    assert content(too_many)["error"]["message"].startswith(
+        "its photos would take about 1.1 seconds to read; the limit is 1 a request"
+    )
+    assert [reply.status for reply in beside] == [200, 503]
+
+
+def test_a_photo_that_would_take_too_long_is_refused_in_its_place(answerer: Answerer) -> None:
+    large = base64.b64encode(encoded(Image.new("LA", (6000, 6000)), "PNG")).decode()
+    [reply] = answers(answerer, [as_json({"instances": [base64.b64encode(PHOTO).decode(), large]})])
+    first, second = content(reply)["predictions"]
+    assert (first["label"] in ("cat", "dog"), second["error"]["code"]) == (True, "too_many_pixels")
+
+
+def test_photos_at_addresses_are_fetched_and_answered_in_their_place(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = {"https://cdn.example.org/a": PHOTO, "https://cdn.example.org/b": b"no photo"}
+    monkeypatch.setattr(answerer.fetcher, "hosts", frozenset({"cdn.example.org"}))
+    monkeypatch.setattr("handler.fetch.fetch", lambda url, *_: sent[url])
+    here = base64.b64encode(PHOTO).decode()
+    instances = [here, *({"url": url} for url in sent), {"url": "https://elsewhere.example.org/"}]
+    [reply] = answers(answerer, [as_json({"instances": instances})])
+
+    local, good, broken, foreign = content(reply)["predictions"]
+    assert local["probabilities"] == good["probabilities"]
+    assert (broken["error"]["code"], foreign["error"]["code"]) == ("not_an_image", "url_not_allowed")
+
+
+def test_an_address_gives_way_to_what_is_here(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answerer.fetcher, "hosts", frozenset({"cdn.example.org"}))
+    monkeypatch.setattr("handler.fetch.fetch", None)
+    replies = answers(answerer, [as_json({"url": "https://cdn.example.org/a"}), raw(PHOTO)])
+    assert [reply.status for reply in replies] == [503, 200]
+
+
+def test_a_photo_that_takes_longer_than_it_seemed_is_stopped(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its neighbours before it are answered, and those after it as far as time is left."""
+    endless = run_lengths(Image.new("RGB", (16, 16)))[:1078] + b"\0\0" * 4_900_000
+    monkeypatch.setattr("handler.cost.IN_RUNS", (0, 0))
+    monkeypatch.setattr("handler.batch.READ_SECONDS", 1.0)
+    replies = answers(answerer, [raw(PHOTO), raw(endless)])
+    assert [(reply.status, content(reply).get("error", {}).get("code")) for reply in replies] == [
+        (200, None),
+        (503, "out_of_time"),
+    ]

@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 import pytest
 
 from handler import fetch as fetching
-from handler.fetch import allowed_hosts, fetch, is_public, judge
+from handler.fetch import Fetcher, Line, allowed_hosts, is_public, judge
+from handler.limits import FETCHES
 from handler.refusal import Refusal
 
 HOSTS = frozenset({"photos.example.org", "cdn.example.org"})
@@ -32,6 +33,11 @@ class Shop(BaseHTTPRequestHandler):
             with suppress(OSError):  # the client goes away
                 for _ in range(100):
                     self.wfile.write(b"x")
+                    time.sleep(0.05)
+        elif self.path == "/drip":
+            with suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
+                    self.wfile.write(bytes([byte]))
                     time.sleep(0.05)
         elif self.path == "/inside":
             self.send(302, b"", "http://localhost/secret")
@@ -80,19 +86,34 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (address, 80)) for address in addresses])
 
 
+def fetch(url: str, hosts: frozenset[str] = HOSTS) -> bytes | Refusal:
+    [found] = Fetcher(hosts).fetch_all([url])
+    return found
+
+
 def refusal_of(url: str, hosts: frozenset[str] = HOSTS) -> str:
-    with pytest.raises(Refusal) as refused:
-        fetch(url, hosts)
-    return refused.value.code
+    found = fetch(url, hosts)
+    assert isinstance(found, Refusal)
+    return found.code
+
+
+def threads_end() -> bool:
+    """Tell whether all threads that fetch have ended, after a while."""
+    end = time.monotonic() + 10
+    while any(thread.name == "fetch" for thread in threading.enumerate()):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_a_photo_of_a_listed_host_is_fetched_from_the_address_that_was_judged(shop: list[str]) -> None:
-    assert fetch("http://photos.example.org/photo.jpg?size=1#top", HOSTS) == b"a photo"
+    assert fetch("http://photos.example.org/photo.jpg?size=1#top") == b"a photo"
     assert shop == [PUBLIC]
 
 
 def test_a_redirect_to_a_listed_host_is_followed(shop: list[str]) -> None:
-    assert fetch("http://PHOTOS.example.org/elsewhere", HOSTS) == b"a photo"
+    assert fetch("http://PHOTOS.example.org/elsewhere") == b"a photo"
     assert shop == [PUBLIC, PUBLIC]
 
 
@@ -110,12 +131,85 @@ def test_a_host_with_bad_manners_is_refused(url: str, code: str) -> None:
     assert refusal_of(url) == code
 
 
+@pytest.mark.parametrize("path", ["slow", "drip"])
 @pytest.mark.usefixtures("shop")
-def test_an_endless_slow_photo_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_sends_for_ever_is_given_up_and_so_is_its_thread(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setattr(fetching, "FETCH_SECONDS", 0.5)
     started = time.monotonic()
-    assert refusal_of("http://photos.example.org/slow") == "url_failed"
-    assert time.monotonic() - started < 3
+    assert refusal_of(f"http://photos.example.org/{path}") == "url_failed"
+    assert time.monotonic() - started < 4
+    assert threads_end()
+
+
+def test_a_tls_handshake_that_never_ends_is_given_up_and_so_is_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(fetching.socket, "create_connection", lambda *_, **__: ours)
+    resolve_to(monkeypatch, PUBLIC)
+    monkeypatch.setattr(fetching, "FETCH_SECONDS", 0.3)
+    with theirs:
+        assert refusal_of("https://photos.example.org/photo.jpg") == "url_failed"
+        assert threads_end()
+
+
+def test_photos_at_several_addresses_are_fetched_at_the_same_time(shop: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name look-up waits until all four have begun: one after another they would never end."""
+    together = threading.Barrier(4, timeout=10)
+
+    def look_up(*_: object, **__: object) -> list[tuple]:
+        together.wait()
+        return [(0, 0, 0, "", (PUBLIC, 80))]
+
+    monkeypatch.setattr(fetching.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(fetching, "FETCH_SECONDS", 10.0)
+    assert Fetcher(HOSTS).fetch_all(["http://photos.example.org/photo.jpg?size=1"] * 4) == [b"a photo"] * 4
+    assert shop == [PUBLIC] * 4
+
+
+def test_dead_names_hold_a_batch_no_longer_than_its_time_and_never_more_than_a_few_threads(
+    shop: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_names = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[tuple]:
+        answer_names.wait(30)
+        return [(0, 0, 0, "", (PUBLIC, 80))]
+
+    monkeypatch.setattr(fetching.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(fetching, "FETCH_SECONDS", 0.3)
+    fetcher = Fetcher(HOSTS)
+    urls = ["http://photos.example.org/photo.jpg?size=1"] * (FETCHES + 2)
+
+    started = time.monotonic()
+    found = fetcher.fetch_all(urls)
+    again = fetcher.fetch_all(urls[:1])
+    assert time.monotonic() - started < 5
+    assert [getattr(one, "code", None) for one in [*found, *again]] == ["url_failed"] * FETCHES + ["busy"] * 3
+    assert sum(thread.name == "fetch" for thread in threading.enumerate()) == FETCHES
+
+    answer_names.set()
+    assert threads_end()
+    assert shop == []  # whose time is over is not connected to any more
+    monkeypatch.setattr(fetching, "FETCH_SECONDS", 10.0)
+    assert fetcher.fetch_all(urls[:1]) == [b"a photo"]
+
+
+@pytest.mark.parametrize("path", ["elsewhere", "round"])
+def test_a_name_that_becomes_private_is_never_connected_to_again(
+    shop: list[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """DNS rebinding: the first look-up is public, all later ones are this machine."""
+    answers = [PUBLIC]
+
+    def look_up(*_: object, **__: object) -> list[tuple]:
+        return [(0, 0, 0, "", (answers.pop(0) if answers else "127.0.0.1", 80))]
+
+    monkeypatch.setattr(fetching.socket, "getaddrinfo", look_up)
+    assert refusal_of(f"http://photos.example.org/{path}") == "url_not_allowed"
+    assert shop == [PUBLIC]
+
+
+def test_a_line_that_was_never_connected_can_be_cut() -> None:
+    Line(0.0).cut()
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 import io
 import struct
+import time
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import AvifImagePlugin, Image, ImageCms
 
+from benchmarks.decoding import run_lengths
 from handler import photo_input
 from handler.golden import COUNT, golden_photos
 from handler.limits import MAX_PIXELS
-from handler.photo_input import InvalidPhoto, decode_photo, squashed
+from handler.photo_input import InvalidPhoto, decode_photo, open_photo, squashed, to_square
 from handler.statistics import photo_statistics
 from tests.drawing import draw_photo, encoded
 
@@ -102,6 +105,36 @@ def test_a_bomb_is_refused_before_a_pixel_is_decoded() -> None:
     with pytest.raises(InvalidPhoto, match=f"the photo is {side}x{side}; the limit is 50,000,000 pixels") as refused:
         decode_photo(bomb, 64)
     assert refused.value.code == "too_many_pixels"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_a_photo_that_is_not_read_in_time_is_stopped_while_it_is_decoded(format: str) -> None:
+    opened = open_photo(encoded(PHOTO, format), time.monotonic() + 60)
+    opened.fp.deadline = 0.0  # type: ignore[attr-defined]
+
+    with pytest.raises(InvalidPhoto, match="the photo took too long to read") as refused:
+        to_square(opened, 64)
+    assert refused.value.code == "out_of_time"
+
+
+def test_a_photo_whose_header_comes_too_late_is_stopped_as_well() -> None:
+    with pytest.raises(InvalidPhoto) as refused:
+        open_photo(encoded(PHOTO), time.monotonic() - 1)
+    assert refused.value.code == "out_of_time"
+
+
+def test_minutes_of_run_lengths_are_stopped_after_the_time_that_there_is() -> None:
+    """Pillow reads them in Python, so five million take seconds, however small the photo that they make."""
+    head = run_lengths(Image.new("RGB", (16, 16)))[:1078]
+    opened = open_photo(head + b"\0\0" * 4_900_000, time.monotonic() + 0.2)
+
+    with pytest.raises(InvalidPhoto) as refused:
+        to_square(opened, 64)
+    assert refused.value.code == "out_of_time"
+
+
+def test_no_decoder_takes_the_cores_of_other_workers() -> None:
+    assert (AvifImagePlugin.DEFAULT_MAX_THREADS, pillow_heif.options.DECODE_THREADS) == (1, 1)
 
 
 def test_a_large_jpeg_read_in_draft_mode_shows_the_same() -> None:

@@ -46,6 +46,7 @@ def read(request: Request) -> Question:
         as_json({"image": f"data:image/jpeg;base64,{BASE64}"}),
         as_json({"image": {"b64": BASE64}}),
         as_json({"image": BASE64[:8] + "\n " + BASE64[8:]}),
+        as_json({"image": "\t".join(BASE64) + "\r\n"}),
         as_json({"image": BASE64, "note": "anything"}),
         raw(json.dumps({"image": BASE64}).encode()),
         raw(json.dumps({"image": BASE64}).encode(), {"Content-Type": "application/vnd.api+json; charset=utf-8"}),
