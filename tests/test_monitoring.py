@@ -1,5 +1,6 @@
 """Rules, alerts and dashboard use metrics that exist; each alert has tests and a section in the runbook."""
 
+import functools
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ RULES = [
 ]
 ALERTS = [rule["alert"] for rule in RULES if "alert" in rule]
 RECORDED = [rule["record"] for rule in RULES if "record" in rule]
+TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 SUPERVISOR = {  # its metrics and their labels; tests/e2e/test_prometheus.py asks a running one for them
     "petclf_server_state": {"state"},
     "petclf_workers_ready": {"model", "version"},
@@ -27,6 +29,18 @@ SUPERVISOR = {  # its metrics and their labels; tests/e2e/test_prometheus.py ask
     "petclf_queue_depth": {"model", "version"},
     "petclf_version_live": {"model", "version", "archive"},
     "petclf_disk_free_ratio": {"path"},
+}
+GATEWAY = {  # the same of the gateway
+    "petclf_gateway_requests_total": {"server", "status"},
+    "petclf_gateway_refused_total": {"reason"},
+    "petclf_gateway_connections": {"state"},
+    "petclf_gateway_connections_limit": set[str](),
+    "petclf_gateway_connections_accepted_total": set[str](),
+}
+PROBE = {  # and of the probe
+    "petclf_probe_success": set[str](),
+    "petclf_probe_seconds": set[str](),
+    "petclf_probe_total": {"result"},
 }
 OWN_LABELS = {"job", "instance", "le"}  # Prometheus adds these itself
 WORDS = {
@@ -47,6 +61,7 @@ WORDS = {
     "increase",
     "avg_over_time",
     "max_over_time",
+    "quantile_over_time",
     "clamp_min",
     "abs",
     "absent",
@@ -79,9 +94,9 @@ def labels_in(query: str) -> set[str]:
 
 
 def declared() -> dict[str, set[str]]:
-    """Return the labels of each metric that TorchServe, the workers and the supervisor send."""
+    """Return the labels of each metric that TorchServe, the workers, the supervisor, the gateway and the probe send."""
     content = yaml.safe_load((ROOT / "metrics.yaml").read_text())
-    found = dict(SUPERVISOR)
+    found = SUPERVISOR | GATEWAY | PROBE
     for part in ("ts_metrics", "model_metrics"):
         for kind, items in content[part].items():
             for item in items:
@@ -107,12 +122,16 @@ def test_torchserve_can_read_every_unit_and_petclfs_names_follow_prometheus_rule
     assert [item["name"] for _, item in ours if any(label != label.lower() for label in item["dimensions"])] == []
 
 
+@functools.cache
+def rule_tests() -> list[dict[str, Any]]:
+    return [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
+
+
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_its_section_in_the_runbook_and_its_tests(alert: str) -> None:
     [rule] = [rule for rule in RULES if rule.get("alert") == alert]
     runbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    tests = yaml.safe_load((PROMETHEUS / "tests" / "alerts.yml").read_text())["tests"]
-    checks = [check for test in tests for check in test["alert_rule_test"] if check["alertname"] == alert]
+    checks = [check for test in rule_tests() for check in test.get("alert_rule_test", []) if check["alertname"] == alert]
     assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{alert.lower()}"
     assert f"### {alert}\n" in runbook
     assert rule["labels"]["severity"] in ("page", "ticket")
@@ -137,13 +156,37 @@ def test_prometheus_takes_its_configuration() -> None:
 
 
 def test_every_rule_and_alert_does_what_it_should() -> None:
-    files = sorted(str(file.relative_to(ROOT)) for file in (PROMETHEUS / "tests").glob("*.yml"))
-    assert len(files) == 3
-    run("promtool", "test", "rules", *files)
+    assert len(TESTS) == 4
+    run("promtool", "test", "rules", *(str(file.relative_to(ROOT)) for file in TESTS))
 
 
 def test_alertmanager_takes_its_configuration() -> None:
     run("amtool", "check-config", "deploy/alertmanager/alertmanager.yml")
+
+
+def inhibitions() -> list[tuple[set[str], set[str]]]:
+    """Return the alerts that hold back others, and those that they hold back."""
+    config = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())
+    return [(matched(rule["source_matchers"]), matched(rule["target_matchers"])) for rule in config["inhibit_rules"]]
+
+
+def matched(matchers: list[str]) -> set[str]:
+    """Return the alerts whose names fit; an anchored expression, as Alertmanager's are."""
+    found = set(ALERTS)
+    for how, pattern in (parts for text in matchers for parts in re.findall(r'alertname(=~|!~|=|!=)"(.*)"', text)):
+        fitting = {alert for alert in ALERTS if re.fullmatch(pattern, alert)}
+        assert fitting, f"no alert is called {pattern}"
+        found &= fitting if how.startswith("=") else set(ALERTS) - fitting
+    return found
+
+
+def test_no_page_is_held_back_by_a_ticket() -> None:
+    pages = {rule["alert"] for rule in RULES if "alert" in rule and rule["labels"]["severity"] == "page"}
+    assert [(causes, effects) for causes, effects in inhibitions() if effects & pages and not causes <= pages] == []
+
+
+def test_that_clients_are_hurt_is_held_back_only_where_the_page_says_why() -> None:
+    assert [causes for causes, effects in inhibitions() if "PetclfProbeFailing" in effects] == [{"PetclfNoReadyWorker"}]
 
 
 def test_no_panel_is_drawn_over_another() -> None:

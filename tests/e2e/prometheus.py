@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import requests
 import yaml
 
 from tests.e2e.conftest import ROOT, Serving, free_port, wait_until
+from tests.e2e.nginx import HOW_TO_GET_NGINX, NGINX, Gateway, Upstream, in_front_of
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -54,8 +57,47 @@ def faster(rules: str, times: int) -> str:
 
 
 @contextlib.contextmanager
-def run_prometheus(folder: Path, servers: Sequence[Serving], interval: str, times: int = 1) -> Iterator[Prometheus]:
-    """Start one that scrapes and evaluates at this interval; there is no gateway and no Alertmanager to talk to."""
+def run_probe(url: str, server: Serving, seconds: float) -> Iterator[int]:
+    """Let the real probe ask an address of a server so often; returns the port of its metrics."""
+    port = free_port()
+    settings = {
+        "PETCLF_PROBE_URL": url,
+        "PETCLF_PROBE_ARCHIVE": str(server.store / "petclf.mar"),
+        "PETCLF_PROBE_LISTEN": f"127.0.0.1:{port}",
+        "PETCLF_PROBE_SECONDS": str(seconds),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving.probe"], cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
+    )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def run_gateway(folder: Path, upstream: Upstream, **settings: str) -> Iterator[tuple[Gateway, int]]:
+    """Run the shipped gateway in front of a server, or of what stands there; returns the port of its metrics, too."""
+    if NGINX is None:
+        pytest.skip(HOW_TO_GET_NGINX)
+    folder.mkdir(parents=True)
+    port = free_port()
+    with in_front_of(upstream, folder, None, GATEWAY_METRICS=f"127.0.0.1:{port}", **settings) as gateway:
+        yield gateway, port
+
+
+def behind(server: Serving) -> dict[str, str]:
+    """Return the settings of a gateway in front of this server."""
+    ports = {"INFERENCE": server.port, "MANAGEMENT": server.management_port, "READY": server.ready_port}
+    return {f"PETCLF_{name}_PORT": str(port) for name, port in ports.items()}
+
+
+@contextlib.contextmanager
+def run_prometheus(
+    folder: Path, servers: Sequence[Serving], interval: str, times: int = 1, **others: int
+) -> Iterator[Prometheus]:
+    """Start one that scrapes and evaluates at this interval; `others` are ports of further jobs, of which a laptop has none."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("no Prometheus here; Debian: apt-get install prometheus")
@@ -69,12 +111,13 @@ def run_prometheus(folder: Path, servers: Sequence[Serving], interval: str, time
         "petclf": [f"127.0.0.1:{server.metrics_port}" for server in servers],
         "supervisor": [f"127.0.0.1:{server.ready_port}" for server in servers],
         "prometheus": [f"127.0.0.1:{port}"],
+        **{job: [f"127.0.0.1:{other}"] for job, other in others.items()},
     }
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     jobs = [
         {**job, "static_configs": [{"targets": targets[job["job_name"]]}]}
         for job in config["scrape_configs"]
-        if job["job_name"] != "gateway"
+        if job["job_name"] in targets
     ]
     config = {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},

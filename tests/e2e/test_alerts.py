@@ -4,12 +4,16 @@ The rules are the shipped ones with all durations divided by FASTER, so that hou
 each other are caused at the same time.
 """
 
+import base64
 import concurrent.futures
 import contextlib
+import dataclasses
+import http.client
 import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -27,13 +31,15 @@ from handler.classifier import Classifier, Judgement
 from handler.photo_input import decode_photo
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import ROOT, Serving, start, wait_until
-from tests.e2e.prometheus import Prometheus, faster, run_prometheus
+from tests.e2e.nginx import Gateway, Upstream, listening
+from tests.e2e.prometheus import Prometheus, behind, faster, run_gateway, run_probe, run_prometheus
 from tests.test_monitoring import ALERTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 FASTER = 120
 SWITCH_FASTER = 20  # a worker needs ten seconds to start on a busy machine, which must not become minutes
+PROBE_FASTER = 3  # a probe needs a tenth of a second on a busy machine, which must not look like trouble
 LONGEST = 75  # seconds until an alert fires or clears; the slowest is one hour's share of photos that must hold for an hour
 VERSION = "99.10.0"  # of the fixture newer
 DISK = 8 * 2**20  # bytes of the disk that is filled
@@ -48,6 +54,7 @@ class Place:
     others: list[Serving]
     prometheus: Prometheus = field(init=False)
     archive: Path = field(init=False)  # a newer version
+    gateway: Gateway = field(init=False)
 
     @contextlib.contextmanager
     def asked(self, clients: int, pause: float) -> Iterator[None]:
@@ -181,8 +188,25 @@ def gradient(width: int, height: int) -> bytes:
     return encoded(Image.linear_gradient("L").resize((width, height)).convert("RGB"), "PNG")
 
 
-def huge_photos(place: Place) -> AbstractContextManager[None]:
-    return sending(place, [gradient(7000, 7000)])
+@contextlib.contextmanager
+def worker_slowed(place: Place) -> Iterator[None]:
+    """Let the worker stand still most of the time, as if other programs had its cores."""
+    over = threading.Event()
+    [worker] = [psutil.Process(pid) for pid in worker_pids(place.server)]
+
+    def slow_down() -> None:
+        while not over.wait(0.1):
+            worker.suspend()
+            time.sleep(0.4)
+            worker.resume()
+
+    thread = threading.Thread(target=slow_down)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -248,15 +272,86 @@ def has_ready_worker(address: str) -> bool:
     return any(worker["status"] == "READY" for worker in version["workers"])
 
 
+@contextlib.contextmanager
+def paused(place: Place) -> Iterator[None]:
+    """Let TorchServe and its workers stand still: connections are taken, and nothing is answered."""
+    processes = psutil.Process(place.server.process.pid).children(recursive=True)
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@contextlib.contextmanager
+def strangers(port: int, addresses: Sequence[str], pause: float, **headers: str) -> Iterator[None]:
+    """Let one client at each address ask the gateway until the end."""
+    over = threading.Event()
+
+    def ask(address: str) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, 10, (address, 0))) as connection:
+                    while not over.wait(pause):
+                        connection.request("GET", "/models" if headers else "/predictions/petclf", headers=headers)
+                        connection.getresponse().read()
+
+    threads = [threading.Thread(target=ask, args=(address,)) for address in addresses]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def failing_behind_the_gateway(place: Place) -> Iterator[None]:
+    upstream = place.gateway.upstream
+    ordinary, upstream.status = upstream.status, b"500 Internal Server Error"
+    with strangers(place.gateway.port, ["127.0.1.1", "127.0.1.2"], pause=0.03):  # fewer than GATEWAY_RATE each
+        yield
+    upstream.status = ordinary
+
+
+def flooded(place: Place) -> AbstractContextManager[None]:
+    return strangers(place.gateway.port, ["127.0.1.3"] * 4, pause=0)
+
+
+@contextlib.contextmanager
+def many_slow_headers(place: Place) -> Iterator[None]:
+    """Open requests whose headers never end."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(850):  # of 1,000
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", place.gateway.port)))
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: petclf\r\n")
+        yield
+
+
+def guessed_keys(place: Place) -> AbstractContextManager[None]:
+    key = "Basic " + base64.b64encode(b"operator:guess").decode()
+    return strangers(place.gateway.management_port, ["127.0.1.4"] * 30, pause=0, Authorization=key)  # each waits for a second
+
+
 STOPPED = Fault(frozenset({"PetclfScrapeMissing"}), stopped)
 KILLED = Fault(frozenset({"PetclfNoReadyWorker"}), workers_killed)
-HUGE_PHOTOS = Fault(frozenset({"PetclfSlow"}), huge_photos)
+SLOWED = Fault(frozenset({"PetclfSlow"}), worker_slowed)
 OVERLOADED = Fault(frozenset({"PetclfErrorsFast", "PetclfErrorsSlow", "PetclfQueueFilling"}), overloaded)
 OTHER_PHOTOS = Fault(frozenset({"PetclfLabelShareShifted", "PetclfUnsureOften", "PetclfDrift"}), other_photos)
 LOG_FULL = Fault(frozenset({"PetclfLogLost"}), log_on_full_disk)
 DISK_FILLED = Fault(frozenset({"PetclfDiskFilling"}), disk_filled)
 HALF_SWITCHED = Fault(frozenset({"PetclfVersionsDiffer"}), switched_on_one_server)
-FAULTS = (STOPPED, KILLED, HUGE_PHOTOS, OVERLOADED, OTHER_PHOTOS, LOG_FULL, DISK_FILLED, HALF_SWITCHED)
+PAUSED = Fault(frozenset({"PetclfProbeFailing", "PetclfProbeSlow"}), paused)
+FAILING = Fault(frozenset({"PetclfGatewayErrors"}), failing_behind_the_gateway)
+FLOODED = Fault(frozenset({"PetclfRefusedOften"}), flooded)
+CROWDED = Fault(frozenset({"PetclfConnectionsFull"}), many_slow_headers)
+GUESSED = Fault(frozenset({"PetclfWrongKeys"}), guessed_keys)
+AT_THE_GATEWAY = (FAILING, FLOODED, CROWDED, GUESSED)
+FAULTS = (STOPPED, KILLED, SLOWED, OVERLOADED, OTHER_PHOTOS, LOG_FULL, DISK_FILLED, HALF_SWITCHED, PAUSED, *AT_THE_GATEWAY)
 
 
 def photos_that(wanted: Callable[[Judgement], bool], count: int, size: tuple[int, int]) -> list[bytes]:
@@ -307,15 +402,28 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def place_of(folder: Path, photos: Sequence[bytes], *others: Serving) -> Iterator[Place]:
-    """Start a server with one worker, clients and a Prometheus; `others` are watched too."""
+def place_of(folder: Path, photos: Sequence[bytes], *others: Serving, **jobs: int) -> Iterator[Place]:
+    """Start a server with one worker, clients and a Prometheus; `others` and what listens at the ports of `jobs` are watched too."""
     with contextlib.ExitStack() as stack:
         server = start(folder, None, logging_to(folder), "--workers", "1")
         stack.callback(lambda: place.server.stop())  # a fault may have replaced it
         place = Place(server, photos, list(others))
-        place.prometheus = stack.enter_context(run_prometheus(folder / "prometheus", [server, *others], "500ms", FASTER))
+        place.prometheus = stack.enter_context(run_prometheus(folder / "prometheus", [server, *others], "500ms", FASTER, **jobs))
         stack.enter_context(place.asked(clients=2, pause=0.08))
         time.sleep(5)  # a long while for rules whose hour has half a minute
+        yield place
+
+
+@contextlib.contextmanager
+def seen_from_outside(server: Serving, folder: Path) -> Iterator[Place]:
+    """Put the gateway in front of a server, and the probe in front of the gateway; nobody else asks."""
+    with contextlib.ExitStack() as stack:
+        gateway, gateway_port = stack.enter_context(run_gateway(folder / "gateway", Upstream(server.port), **behind(server)))
+        probe_port = stack.enter_context(run_probe(gateway.url, server, 5 / PROBE_FASTER))
+        place = Place(server, [], [])
+        place.prometheus = stack.enter_context(
+            run_prometheus(folder, [server], "3s", PROBE_FASTER, gateway=gateway_port, probe=probe_port)
+        )
         yield place
 
 
@@ -334,23 +442,37 @@ def results(tmp_path_factory: pytest.TempPathFactory, ordinary: list[bytes], new
         mounted = stack.enter_context(small_disk(folder / "photos" / "log"))
         second = start(folder / "second", None, None, "--workers", "1")
         stack.callback(second.stop)
-        photos = stack.enter_context(place_of(folder / "photos", ordinary))
+        upstream = stack.enter_context(listening())
+        limits = {"GATEWAY_RATE": "40", "GATEWAY_BURST": "40"}
+        gateway, gateway_port = stack.enter_context(run_gateway(folder / "gateway", upstream, **limits))
+        photos = stack.enter_context(place_of(folder / "photos", ordinary, gateway=gateway_port))
+        photos.gateway = gateway
         lives = stack.enter_context(place_of(folder / "lives", ordinary))
         switched = stack.enter_context(place_of(folder / "switched", ordinary, second))
         switched.archive = newer
         alone = stack.enter_context(run_prometheus(folder / "alone", [switched.server], "1s", SWITCH_FASTER))
+        outside = stack.enter_context(seen_from_outside(second, folder / "outside"))
         with concurrent.futures.ThreadPoolExecutor() as pool:
             running = [
                 pool.submit(in_turn, photos, OTHER_PHOTOS),
                 pool.submit(in_turn, photos, LOG_FULL),
-                pool.submit(in_turn, lives, STOPPED, KILLED),
-                pool.submit(in_turn, switched, HALF_SWITCHED),
+                pool.submit(in_turn, lives, STOPPED, KILLED, SLOWED),
+                pool.submit(pause_and_switch, outside, switched),
+                *(pool.submit(in_turn, photos, fault) for fault in AT_THE_GATEWAY),
                 *([pool.submit(in_turn, photos, DISK_FILLED)] if mounted else []),
             ]
-        during_switch = alone.fired()
+        during_switch = alone.fired() | outside.prometheus.fired()
         courses = [future.result() for future in running]
-        courses.append(in_turn(lives, HUGE_PHOTOS, OVERLOADED))  # they would disturb the others
+        courses.append(in_turn(lives, OVERLOADED))  # it would disturb the others
     return Results({alert: course for some in courses for alert, course in some.items()}, during_switch)
+
+
+def pause_and_switch(outside: Place, switched: Place) -> dict[str, Course | str]:
+    """Pause the second server, and when all is well again switch both, the second by itself."""
+    courses = in_turn(outside, PAUSED)
+    wait_until(lambda: not outside.prometheus.firing(), LONGEST)
+    outside.prometheus = dataclasses.replace(outside.prometheus, begun=time.monotonic())
+    return courses | in_turn(switched, HALF_SWITCHED)
 
 
 def test_every_alert_has_a_fault() -> None:

@@ -10,8 +10,9 @@ import requests
 
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import Serving
-from tests.e2e.prometheus import Prometheus, run_prometheus
-from tests.test_monitoring import OWN_LABELS, RULES, SUPERVISOR, names_in, panels
+from tests.e2e.nginx import Upstream
+from tests.e2e.prometheus import Prometheus, behind, run_gateway, run_probe, run_prometheus
+from tests.test_monitoring import GATEWAY, OWN_LABELS, PROBE, RULES, SUPERVISOR, names_in, panels
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -21,14 +22,17 @@ FAULTS = {"petclf_failed_total", "petclf_log_lost_total", "Requests5XX"}
 
 @pytest.fixture(scope="module")
 def prometheus(server: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("prometheus")
     stop = threading.Event()
     asking = threading.Thread(target=ask, args=(server, stop))
-    with run_prometheus(tmp_path_factory.mktemp("prometheus"), [server], "1s") as running:
-        asking.start()
-        time.sleep(25)  # two values of each counter, and the gauges of every five seconds
-        yield running
-        stop.set()
-        asking.join()
+    with run_gateway(folder / "gateway", Upstream(server.port), **behind(server)) as (gateway, gateway_port):
+        with run_probe(gateway.url, server, 5) as probe_port:
+            with run_prometheus(folder, [server], "1s", gateway=gateway_port, probe=probe_port) as running:
+                asking.start()
+                time.sleep(25)  # two values of each counter, and the gauges of every five seconds
+                yield running
+                stop.set()
+                asking.join()
 
 
 def ask(server: Serving, stop: threading.Event) -> None:
@@ -59,13 +63,15 @@ def test_every_metric_that_an_alert_speaks_of_is_there(prometheus: Prometheus) -
     assert [name for name in names if not prometheus.query(name)] == []
 
 
-def test_the_supervisor_sends_the_declared_metrics_with_their_labels_and_a_help_text(
-    prometheus: Prometheus, server: Serving
+@pytest.mark.parametrize(("job", "declared"), [("supervisor", SUPERVISOR), ("gateway", GATEWAY), ("probe", PROBE)])
+def test_each_sends_the_declared_metrics_with_their_labels_and_a_help_text(
+    prometheus: Prometheus, job: str, declared: dict[str, set[str]]
 ) -> None:
-    text = requests.get(f"{server.supervisor}/metrics", timeout=10).text
+    [target] = prometheus.query(f'up{{job="{job}"}}')
+    text = requests.get(f"http://{target['metric']['instance']}/metrics", timeout=10).text
     helped = {line.split(" ", 3)[2] for line in text.splitlines() if line.startswith("# HELP ")}
-    sent = {name: set(prometheus.query(name)[0]["metric"]) - {"__name__"} - OWN_LABELS for name in SUPERVISOR}
-    assert (sent, helped) == (SUPERVISOR, set(SUPERVISOR))
+    sent = {name: set(prometheus.query(name)[0]["metric"]) - {"__name__"} - OWN_LABELS for name in declared}
+    assert (sent, helped) == (declared, set(declared))
 
 
 def test_the_help_text_of_a_workers_metric_explains_it(server: Serving) -> None:
