@@ -65,6 +65,12 @@ def test_predictions_and_management_are_not_where_prometheus_reads(service: str)
     assert listens == {"--host": inner, "--management-host": inner, "--metrics-host": scraping}
 
 
+def test_grafana_lets_nobody_in_without_a_password_of_its_own() -> None:
+    settings = SERVICES["grafana"]["environment"]
+    assert settings["GF_SECURITY_ADMIN_PASSWORD"] == "$$__file{/run/petclf/admin_password}"  # a missing file is an error
+    assert (settings["GF_AUTH_ANONYMOUS_ENABLED"], settings["GF_USERS_ALLOW_SIGN_UP"]) == ("false", "false")
+
+
 def test_no_setting_is_offered_that_cannot_work_here() -> None:
     """Fetching needs a way out, which torchserve has not."""
     assert COMPOSE["networks"]["inner"]["internal"] is True
