@@ -61,7 +61,7 @@ image-mlflow: ## Build petclf-mlflow:local, the tracking server's image
 
 up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those
 
-up-built: deploy/gateway/secrets/management.htpasswd ## Start the images that are there
+up-built: deploy/gateway/secrets/management.htpasswd $(if $(findstring monitoring,$(PROFILES)),deploy/grafana/secrets/admin_password) ## Start the images that are there
 	@docker compose $(PROFILES:%=--profile %) up -d --wait
 
 roll: ## Replace the running server by the image petclf:local, without a failed request
@@ -73,6 +73,10 @@ roll: ## Replace the running server by the image petclf:local, without a failed 
 deploy/gateway/secrets/management.htpasswd:
 	@echo "management key (shown once):"
 	@$(PYTHON) scripts/make_key.py $@ operator
+
+deploy/grafana/secrets/admin_password:
+	@$(PYTHON) -c "import secrets; print(secrets.token_urlsafe(24))" > $@.new && chmod 644 $@.new && mv $@.new $@
+	@echo "Grafana's first password, for the user admin: $$(cat $@)"
 
 logs: ## Keep the containers' logs in build/logs
 	@mkdir -p build/logs

@@ -1,4 +1,4 @@
-"""How large an image each system becomes, on top of Python's own; needs Docker, and `make image` for petclf's."""
+"""How large an image each system becomes; needs Docker, and `make image` for petclf's, which holds its own Python."""
 
 import argparse
 import subprocess
@@ -36,14 +36,18 @@ def main() -> None:
     parser.add_argument("--docker-build", default="", help="further options for docker build: --docker-build='--network host'")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
-    base, sizes = size(PYTHON), {"petclf (slimmed, Java inside)": size("petclf:local")}
+    base, petclf = size(PYTHON), "petclf (Python, Java and libraries only)"
+    sizes = {petclf: size("petclf:local"), f"{PYTHON} alone": base}
     peers = {system.environment_name: system.needs for system in SYSTEMS if system.needs} | OTHERS
     for name, packages in sorted(peers.items()):
         image = build(name, packages, args.docker_build.split())
         sizes[f"{name}: pip install {' '.join(packages)}"] = size(image)
         docker("image", "rm", image)
-    rows = [f"| {name} | {(whole - base) / 1e6:,.0f} |" for name, whole in sorted(sizes.items(), key=lambda item: item[1])]
-    lines = ["| image | MB on top of Python's |", "|---|---|", *rows]
+    rows = [
+        f"| {name} | {whole / 1e6:,.0f} | {'-' if name == petclf else f'{(whole - base) / 1e6:,.0f}'} |"
+        for name, whole in sorted(sizes.items(), key=lambda item: item[1])
+    ]
+    lines = ["| image | MB | of these on top of Python's image |", "|---|---|---|", *rows]
     print("\n".join(lines))
     if args.record:
         write_record("image_sizes", "Image sizes", "python -m benchmarks.image_sizes", lines, "uncompressed")
