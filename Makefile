@@ -11,6 +11,7 @@ TORCH_INDEX ?=
 MODEL ?=
 SERVE ?=
 TESTS ?=
+ATTACK ?=
 PROFILES ?=
 REGISTRY ?=
 TAG ?=
@@ -21,7 +22,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -131,6 +132,9 @@ coverage-units: setup ## The same for handler/, serving/ and scripts/, with the 
 
 fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))
+
+attack: archive ## Attack server and gateway on this machine; who is hurt, which alert fires (ATTACK="--quick --tls --keys")
+	@$(BIN)/python -m benchmarks.attack $(ATTACK)
 
 bench: archive ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
 	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --starts 1 --rounds 5 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
