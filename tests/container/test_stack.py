@@ -59,7 +59,7 @@ def engine_is_missing() -> str:
         return "no Docker engine is running here; start it to run the container tests"
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         return "docker compose is not installed here"
-    for image in ("python:3.11-slim-bookworm", "nginx:1.28-alpine"):
+    for image in ("python:3.11-slim-bookworm", "debian:bookworm-slim"):
         known = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
         if (
             not known
