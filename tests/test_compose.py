@@ -65,6 +65,15 @@ def test_predictions_and_management_are_not_where_prometheus_reads(service: str)
     assert listens == {"--host": inner, "--management-host": inner, "--metrics-host": scraping}
 
 
+def test_the_gateways_limits_are_those_that_it_has_by_itself() -> None:
+    """A default here would otherwise win over one that was changed there."""
+    start = (ROOT / "deploy" / "gateway" / "start").read_text(encoding="utf-8")
+    offered = dict(re.findall(r"(GATEWAY_\w+): \$\{\1:-(\w+)\}", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    own = dict(re.findall(r"\$\{(GATEWAY_\w+):-(\w+)\}", start))
+    assert set(offered) == {"GATEWAY_RATE", "GATEWAY_BURST", "GATEWAY_CONNECTIONS"}
+    assert offered == {name: own[name] for name in offered}
+
+
 def test_grafana_lets_nobody_in_without_a_password_of_its_own() -> None:
     settings = SERVICES["grafana"]["environment"]
     assert settings["GF_SECURITY_ADMIN_PASSWORD"] == "$$__file{/run/petclf/admin_password}"  # a missing file is an error
