@@ -389,16 +389,23 @@ def monitored(stack: Stack) -> Inside:
     for image in ("prom/prometheus:v2.53.5", "prom/alertmanager:v0.27.0"):
         if not (docker("images", "-q", image) or docker("pull", "-q", image, check=False)):
             pytest.skip(f"the image {image} can be had neither here nor from its registry")
-    stack.compose("--profile", "monitoring", "up", "-d", "prometheus", "alertmanager")
+    stack.compose("--profile", "monitoring", "up", "-d", "prometheus", "alertmanager", "probe")
     return Inside("petclftest_monitoring")
 
 
-def test_prometheus_reads_server_and_gateway_and_knows_where_to_send_alerts(stack: Stack, monitored: Inside) -> None:
+def test_prometheus_reads_everything_that_has_metrics_and_knows_where_to_send_alerts(stack: Stack, monitored: Inside) -> None:
     stack.wait_until_well()
-    up = {"petclf", "supervisor", "gateway", "prometheus"}
+    up = {"petclf", "supervisor", "gateway", "probe", "prometheus"}
     monitored.wait_for(lambda: {found["metric"]["job"] for found in monitored.query("up == 1")} == up)
     managers = monitored.get("http://prometheus:9090/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
     assert [manager["url"] for manager in managers] == ["http://alertmanager:9093/api/v2/alerts"]
+
+
+def test_the_probe_gets_right_answers_at_the_public_address(stack: Stack, monitored: Inside) -> None:
+    stack.wait_until_well()
+    right = monitored.wait_for(lambda: monitored.query('petclf_probe_total{result="right"} > 0'))
+    assert [found["metric"]["instance"] for found in right] == ["probe:8085"]
+    assert [found["value"][1] for found in monitored.query("petclf_probe_success")] == ["1"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="killing a container's process from outside needs root")
@@ -448,18 +455,15 @@ def together(*rows: dict[str, list[int]], but: str) -> dict[str, list[int]]:
 @pytest.fixture(scope="module")
 def everybody(stack: Stack, monitored: Inside, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:  # noqa: ARG001
     """The addresses of every service, all of them up. Grafana and MLflow are replaced by listeners: walls know no programs."""
-    listeners = {"grafana": ["3000"], "mlflow": ["5000"]}
-    if not (ROOT / "serving" / "probe.py").exists():
-        listeners["probe"] = ["8085", "--bind", stack.settings["PETCLF_NET"] + ".58"]
+    listeners = {"grafana": "3000", "mlflow": "5000"}
     override = tmp_path_factory.mktemp("compose") / "listeners.yml"
     listening = {
-        name: {"image": "petclf:local", "entrypoint": ["python", "-m", "http.server", *where]}
-        for name, where in listeners.items()
+        name: {"image": "petclf:local", "entrypoint": ["python", "-m", "http.server", port]} for name, port in listeners.items()
     }
     override.write_text(json.dumps({"services": listening}), encoding="utf-8")
     files = {"COMPOSE_FILE": f"{ROOT / 'docker-compose.yml'}{os.pathsep}{override}"}
     whole = Stack(stack.url, stack.management, stack.key, {**stack.settings, **files})
-    whole.compose(*PROFILES, "up", "-d", "--no-deps", "probe", "grafana", "mlflow", "spare")
+    whole.compose(*PROFILES, "up", "-d", "--no-deps", "grafana", "mlflow", "spare")
     services = ("torchserve", "spare", "gateway", "probe", "prometheus", "alertmanager", "grafana", "mlflow")
     addresses = {}
     for service in services:
@@ -469,7 +473,7 @@ def everybody(stack: Stack, monitored: Inside, tmp_path_factory: pytest.TempPath
     last = 8082  # of the ports that TorchServe opens
     beside.wait_for(lambda: last in beside.answering({"spare": addresses["spare"]}).get("spare", []), 300)
     yield addresses
-    whole.compose(*PROFILES, "rm", "-s", "-f", "probe", "grafana", "mlflow", "spare")
+    whole.compose(*PROFILES, "rm", "-s", "-f", "grafana", "mlflow", "spare")
 
 
 @pytest.mark.parametrize("network", sorted(documented()))
