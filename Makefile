@@ -12,6 +12,7 @@ MODEL ?=
 SERVE ?=
 TESTS ?=
 ATTACK ?=
+GATEWAY ?=
 PROFILES ?=
 REGISTRY ?=
 TAG ?=
@@ -130,8 +131,8 @@ coverage-units: setup ## The same for handler/, serving/ and scripts/, with the 
 	@$(BIN)/python -m pytest -m "not e2e" tests/handler tests/scripts --cov --cov-report=
 	@$(BIN)/coverage report --include='handler/*,serving/*,scripts/*'
 
-fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number)
-	@$(BIN)/python -m benchmarks.fuzz $(if $(HOSTILE),--count $(HOSTILE))
+fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number; GATEWAY=1 sends them through the gateway)
+	@$(BIN)/python -m benchmarks.fuzz $(if $(GATEWAY),--gateway) $(if $(HOSTILE),--count $(HOSTILE))
 
 attack: archive ## Attack server and gateway on this machine; who is hurt, which alert fires (ATTACK="--quick --tls --keys")
 	@$(BIN)/python -m benchmarks.attack $(ATTACK)

@@ -28,7 +28,7 @@ from serving.machine import die_with_parent
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = ROOT / "deploy" / "prometheus"
 PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts servers
-START_SECONDS, STOP_SECONDS = 120, 40
+START_SECONDS, STOP_SECONDS = 180, 40  # long, for a machine that others use as well
 PORTS = ("api", "management", "server", "server management", "petclf", "supervisor", "gateway", "probe")
 PHOTO = encoded(draw_photo("cat", 1, (500, 375)), quality=90)
 
@@ -105,7 +105,13 @@ def running(
     context = certificate(secrets) if tls else None
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     names = {"port": "server", "management-port": "server management", "metrics-port": "petclf", "ready-port": "supervisor"}
-    serve = [sys.executable, "-m", "scripts.serve", *(f"--{option}={ports[name]}" for option, name in names.items())]
+    serve = [
+        sys.executable,
+        "-m",
+        "scripts.serve",
+        f"--ready-seconds={START_SECONDS}",
+        *(f"--{option}={ports[name]}" for option, name in names.items()),
+    ]
     settings = {"PETCLF_PREDICTION_LOG": str(folder / "predictions.jsonl"), "PETCLF_URL_HOSTS": url_hosts}
     server = Restarted(folder / "serve.log", serve, settings)
     start_gateway = [str(ROOT / "deploy" / "gateway" / "start")]
@@ -116,7 +122,7 @@ def running(
         )
         started = Stack(ports["api"], ports["management"], ports["server management"], server, known, context, None)
         asked = started.good_client(1)
-        wait_until(lambda: asked.status(asked.connect()) == "200", front, folder / "gateway.log")
+        wait_until(lambda: asked.status(asked.connect()) == "200", front, folder / "gateway.log", server.log)
         yield stack.enter_context(watch(folder, started, ports)) if watched else started
 
 
@@ -259,15 +265,17 @@ class Restarted:
                 self.process = start(self.log, self.command, self.settings)
 
 
-def wait_until(condition: Callable[[], bool], needed: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until(condition: Callable[[], bool], needed: subprocess.Popen[bytes], *logs: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and needed.poll() is None:
         with contextlib.suppress(OSError):  # it does not listen yet
             if condition():
                 return
         time.sleep(0.2)
-    words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-    raise SystemExit(f"error: what is to be attacked did not come up; last words of {log.name}: {words}")
+    words = [
+        f"{log.name}: {line}" for log in logs for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-2:]
+    ]
+    raise SystemExit("\n".join(["error: what is to be attacked did not come up; the last words of its logs:", *words]))
 
 
 def require_program(name: str, how: str) -> None:
