@@ -35,9 +35,10 @@ def enter(module: str, arguments: list[str]) -> str:
     if program is None:
         return "unshare is not installed"
     command = [program, "--net", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+    trial = [*command, sys.executable, "-m", "benchmarks.own_network"]  # some systems let one in, and then change nothing there
+    if subprocess.run(trial, capture_output=True, check=False).returncode == 0:
         os.execve(program, [*command, sys.executable, "-m", module, *arguments], {**os.environ, ENTERED: "1"})
-    return "this user may not make network namespaces"
+    return "this user may not set up a network namespace"
 
 
 def set_up() -> None:
@@ -151,3 +152,7 @@ def read_query(query: bytes) -> tuple[str, int]:
         labels.append(question[at + 1 : at + 1 + length].decode("ascii"))
         at += 1 + length
     return ".".join(labels).lower(), struct.unpack(">H", question[at + 1 : at + 3])[0]
+
+
+if __name__ == "__main__":
+    set_up()
