@@ -29,6 +29,7 @@ local ERRORS = { -- by status
 }
 local TOO_MANY_AT_ONCE = { "too_many_requests", "too many requests at once from this address; wait for their answers" }
 local OTHER_ARGUMENTS = { "bad_request", "PUT takes min_worker and max_worker up to 99, and synchronous=false" }
+local UNREADABLE_FORM = { "bad_request", "the form cannot be read: each part needs a Content-Disposition with a name" }
 local CROWDED = { "busy", "too many requests at once from everybody; try again" }
 
 -- nginx tells that limit_conn refused a request, but not which of them
@@ -60,11 +61,20 @@ local function slow_down()
   waiting = waiting - 1
 end
 
+-- TorchServe answers 500 to a form that it cannot take apart, and a stranger's mistake must not look like our fault. The
+-- handler's own 500 has the version; a crashed worker's always has this length: {"code": 500, ..., "message": "Worker died."}
+local WORKER_DIED = "84"
+local function is_unreadable_form()
+  local is_form = (ngx.var.http_content_type or ""):lower():find("^%s*multipart/")
+  return is_form and not ngx.var.upstream_http_x_petclf_version and ngx.var.upstream_http_content_length ~= WORKER_DIED
+end
+
 -- The status and the text of a refusal of the gateway's own
 local function refusal(status)
   if status == 403 then status = ngx.var.server_name == "management" and 401 or 404 end -- no file of keys: nobody may
   if status == 405 and ngx.var.allow == "" then status = 404 end
   if status == 504 and ngx.var.unreached == "1" then status = 503 end
+  if status == 500 and is_unreadable_form() then return 400, UNREADABLE_FORM end
   if status == 400 and ngx.var.refused_args == "1" then return 400, OTHER_ARGUMENTS end
   if status == 429 and ngx.var.limit_req_status ~= "REJECTED" then
     if is_crowded() then return 503, CROWDED end

@@ -32,6 +32,7 @@ class Upstream:
     seen: list[bytes] = field(default_factory=list)
     status: bytes = b"200 OK"
     body: bytes = ANSWER
+    headers: bytes = b""
     slow: float = 0.0
     connections: int = 0
 
@@ -66,8 +67,8 @@ class Upstream:
                 data = rest[length:]
                 time.sleep(self.slow)
                 connection.sendall(
-                    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: theirs\r\nPragma: no-cache\r\nContent-Length: %d\r\n\r\n%b"
-                    % (self.status, len(self.body), b"" if head.startswith(b"HEAD") else self.body)
+                    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: theirs\r\nPragma: no-cache\r\n%bContent-Length: %d\r\n\r\n%b"
+                    % (self.status, self.headers, len(self.body), b"" if head.startswith(b"HEAD") else self.body)
                 )
 
 

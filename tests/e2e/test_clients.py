@@ -456,3 +456,12 @@ def send(connection: http.client.HTTPConnection, form: Form, rng: random.Random)
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         return HUNG_UP, repr(error)
+
+
+@pytest.mark.parametrize("disposition", ['form-data; name=""; filename="a.jpg"', 'form-data; filename="a.jpg"', "form-data", ""])
+def test_a_form_whose_part_has_no_name_is_refused_by_the_gateway_and_not_called_our_fault(gateway: str, disposition: str) -> None:
+    head = f"Content-Disposition: {disposition}\r\n" if disposition else ""
+    body = f"--{BOUNDARY}\r\n{head}Content-Type: {JPEG}\r\n\r\nphoto\r\n--{BOUNDARY}--\r\n"
+    answer = requests.post(f"{gateway}/predict", body, headers={"Content-Type": FORM}, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert "each part needs a Content-Disposition with a name" in answer.json()["error"]["message"]

@@ -36,6 +36,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture(autouse=True)
 def _usual(gateway: Gateway) -> None:
     gateway.upstream.status, gateway.upstream.body, gateway.upstream.slow = b"200 OK", ANSWER, 0.0
+    gateway.upstream.headers = b""
     gateway.upstream.seen.clear()
 
 
@@ -225,6 +226,28 @@ def test_torchserves_own_errors_get_our_shape(gateway: Gateway, upstream: bytes,
     response = requests.post(f"{gateway.url}/predictions/petclf", b"photo", timeout=10)
     assert error_of(response) == answered
     assert (response.headers.get("Retry-After") == "1") == (response.status_code == 503)
+
+
+NAMELESS = b'{\n  "code": 500,\n  "type": "ErrorDataDecoderException",\n  "message": "java.lang.IllegalArgumentException: empty name"\n}\n'
+CRASHED = b'{\n  "code": 500,\n  "type": "InternalServerException",\n  "message": "Worker died."\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "headers", "answered"),
+    [
+        ("multipart/form-data; boundary=b", NAMELESS, b"", (400, "bad_request")),
+        ("Multipart/Form-Data; boundary=b", NAMELESS, b"", (400, "bad_request")),
+        ("image/jpeg", NAMELESS, b"", (500, "internal_error")),
+        ("multipart/form-data; boundary=b", CRASHED, b"", (500, "internal_error")),
+        ("multipart/form-data; boundary=b", OWN_ERROR, b"x-petclf-version: 1\r\n", (500, "internal_error")),
+    ],
+)
+def test_a_form_that_torchserve_cannot_read_is_the_clients_mistake(
+    gateway: Gateway, kind: str, body: bytes, headers: bytes, answered: tuple[int, str]
+) -> None:
+    gateway.upstream.status, gateway.upstream.body, gateway.upstream.headers = b"500 Internal", body, headers
+    response = requests.post(f"{gateway.url}/predict", b"form", headers={"Content-Type": kind}, timeout=10)
+    assert error_of(response) == answered
 
 
 def test_a_server_that_is_away_is_busy(tmp_path: Path) -> None:
