@@ -8,6 +8,7 @@ MAX_NUMBERS = 1_000_000  # numbers and lists in one request's JSON: 500x500 pixe
 # What reading costs is estimated by handler/cost.py before a pixel is decoded, in seconds of one core
 MOST_SECONDS = 1.0  # for one photo, for one request, and for the dear requests of one batch
 DEAR_SECONDS = 0.1  # a request that costs more gives way to cheaper ones
+SHARED_SECONDS = 0.3  # for all requests of a batch that holds cheap ones
 
 # A request is answered within 15 seconds: it waits at most WAIT_SECONDS, and its batch takes at most RESPONSE_SECONDS
 WAIT_SECONDS = 6.0  # what may have waited longer is refused

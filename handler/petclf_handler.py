@@ -109,11 +109,11 @@ def to_request(row: Mapping[str, Any], headers: Mapping[str, Any], fallback_id: 
     if headers.get("describe") == "True" and "explain" not in headers:
         kind = Kind.CARD
     is_form = content_type == "multipart/form-data"
-    body = b""
+    body: bytes | bytearray = b""
     if content_type == URLENCODED:
         body = from_attributes(row)
     elif not is_form:
-        body = bytes(row.get("body") or row.get("data") or b"")
+        body = row.get("body") or row.get("data") or b""
     return Request(
         id=sent_id if HARMLESS_ID.fullmatch(sent_id) else fallback_id,
         kind=kind,

@@ -34,7 +34,7 @@ class Request:
 
     id: str
     kind: Kind = Kind.PREDICT
-    body: bytes = b""
+    body: bytes | bytearray = b""
     files: Sequence[bytes] | None = None  # of a multipart form, which has no body beside them
     content_type: str = ""
     accept: str = ""
@@ -88,7 +88,7 @@ def read_question(request: Request) -> Question:
             "unsupported_media_type",
             "a form cannot carry a photo; use curl -T photo.jpg, curl -F file=@photo.jpg, or say -H 'Content-Type: application/json'",
         )
-    return Question(request.kind, [request.body], accept=request.accept)
+    return Question(request.kind, [bytes(request.body)], accept=request.accept)
 
 
 def is_json(request: Request) -> bool:
@@ -103,7 +103,7 @@ def only_file(files: Sequence[bytes]) -> bytes:
     return files[0]
 
 
-def json_photos(body: bytes) -> tuple[list[Photo], bool]:
+def json_photos(body: bytes | bytearray) -> tuple[list[Photo], bool]:
     """Return the photos of a JSON body, and whether it asked in the form for many."""
     try:
         content = json.loads(body)

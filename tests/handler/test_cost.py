@@ -11,13 +11,13 @@ from PIL import Image
 
 from benchmarks.decoding import CASES, SIDE, dimensions, many_scans, run_lengths
 from handler import cost
-from handler.limits import DEAR_SECONDS, MAX_NUMBERS, MOST_SECONDS
+from handler.limits import DEAR_SECONDS, MAX_NUMBERS, MOST_SECONDS, SHARED_SECONDS
 from handler.photo_input import FORMATS, InvalidPhoto, open_photo
 from handler.refusal import Refusal
 from tests.drawing import draw_photo, encoded
 
 PHOTO = draw_photo("cat", 1, (400, 300))
-CHEAP, DEAR = DEAR_SECONDS / 2, MOST_SECONDS / 3
+CHEAP, DEAR = DEAR_SECONDS / 2, 0.33 * MOST_SECONDS
 
 
 def yes() -> bool:
@@ -110,7 +110,7 @@ def test_a_cameras_jpeg_is_cheap_and_what_takes_long_is_dear() -> None:
 
 def test_a_photo_that_takes_too_long_is_told_its_limit() -> None:
     photo, data = header(6000, 5000, "HEIF")
-    most = int((MOST_SECONDS * 1e9 - len(data) * 80 - 11_000 * cost.A_SIDE) / 50)
+    most = int((MOST_SECONDS * 1e9 - len(data) * 90 - 11_000 * cost.A_SIDE) / 55)
     with pytest.raises(Refusal) as refused:
         cost.of_photo(photo, data, SIDE)
     assert (refused.value.code, refused.value.message) == (
@@ -166,12 +166,18 @@ def test_json_of_too_many_numbers_or_lists_is_refused_unread(body: bytes) -> Non
     assert (refused.value.code, refused.value.status) == ("too_large", 422)
 
 
-def test_cheap_requests_are_all_let_in() -> None:
-    assert cost.turned_away([CHEAP] * 8, no) == [False] * 8
+def test_cheap_requests_are_all_let_in_while_there_is_time() -> None:
+    assert cost.turned_away([SHARED_SECONDS / 8] * 8, no) == [False] * 8
+
+
+def test_the_cheapest_are_let_in_first() -> None:
+    almost_dear = 0.9 * DEAR_SECONDS
+    assert cost.turned_away([almost_dear] * 5 + [CHEAP / 2], no) == [False, False, False, True, True, False]
 
 
 def test_a_dear_request_gives_way_to_a_cheap_one_wherever_it_stands() -> None:
     assert cost.turned_away([DEAR, CHEAP, DEAR], yes) == [True, False, True]
+    assert cost.turned_away([1.01 * DEAR_SECONDS, CHEAP], yes) == [True, False]
 
 
 def test_dear_requests_alone_are_let_in_until_the_batch_is_full() -> None:
@@ -179,8 +185,8 @@ def test_dear_requests_alone_are_let_in_until_the_batch_is_full() -> None:
     assert cost.turned_away([DEAR, MOST_SECONDS, DEAR, DEAR], yes) == [False, True, False, False]
 
 
-def test_the_first_dear_request_is_let_in_however_dear() -> None:
-    assert cost.turned_away([2 * MOST_SECONDS, DEAR], yes) == [False, True]
+def test_one_dear_request_is_let_in_however_dear() -> None:
+    assert cost.turned_away([2 * MOST_SECONDS, 3 * MOST_SECONDS], yes) == [False, True]
 
 
 def test_dear_requests_are_turned_away_while_another_worker_reads_such() -> None:
