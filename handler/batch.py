@@ -249,7 +249,8 @@ class Answerer:
 def when_to_come_again(refusal: Refusal | None) -> dict[str, str]:
     if refusal is None or refusal.status != 503:
         return {}
-    return {"Retry-After": "2" if refusal.code == "dear_request" else "1"}  # dear ones are read one after another
+    seconds = "2" if refusal.code == "dear_request" else "1"  # dear ones are read one after another
+    return {"Retry-After": seconds, "x-petclf-refusal": refusal.code}  # the gateway reads no bodies
 
 
 def seconds_of_body(request: Request, waited: float) -> float:

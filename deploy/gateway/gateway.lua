@@ -29,6 +29,7 @@ local ERRORS = { -- by status
 }
 local TOO_MANY_AT_ONCE = { "too_many_requests", "too many requests at once from this address; wait for their answers" }
 local OTHER_ARGUMENTS = { "bad_request", "PUT takes min_worker and max_worker up to 99, and synchronous=false" }
+local DEAR = { "dear_request", "this takes long to read and gives way to other requests now; send it again, or a smaller photo" }
 local UNREADABLE_FORM = { "bad_request", "the form cannot be read: each part needs a Content-Disposition with a name" }
 local CROWDED = { "busy", "too many requests at once from everybody; try again" }
 
@@ -74,6 +75,7 @@ local function refusal(status)
   if status == 403 then status = ngx.var.server_name == "management" and 401 or 404 end -- no file of keys: nobody may
   if status == 405 and ngx.var.allow == "" then status = 404 end
   if status == 504 and ngx.var.unreached == "1" then status = 503 end
+  if status == 503 and ngx.var.upstream_http_x_petclf_refusal == "dear_request" then return 503, DEAR end
   if status == 500 and is_unreadable_form() then return 400, UNREADABLE_FORM end
   if status == 400 and ngx.var.refused_args == "1" then return 400, OTHER_ARGUMENTS end
   if status == 429 and ngx.var.limit_req_status ~= "REJECTED" then
@@ -87,7 +89,7 @@ function gateway.answer_error()
   local status, words = refusal(tonumber(ngx.var.uri:match("%d+$")))
   if status == 401 then slow_down() end
   if status == 405 then ngx.header["Allow"] = ngx.var.allow end
-  if status == 429 or status >= 503 then ngx.header["Retry-After"] = "1" end
+  if status == 429 or status >= 503 then ngx.header["Retry-After"] = words == DEAR and "2" or "1" end
   local body = string.format('{"error":{"code":"%s","message":"%s","request_id":"%s"}}', words[1], words[2], ngx.var.req_id)
   ngx.status = status
   ngx.header["Content-Type"] = "application/json"

@@ -228,6 +228,13 @@ def test_torchserves_own_errors_get_our_shape(gateway: Gateway, upstream: bytes,
     assert (response.headers.get("Retry-After") == "1") == (response.status_code == 503)
 
 
+def test_a_request_that_gave_way_is_told_why(gateway: Gateway) -> None:
+    gateway.upstream.status, gateway.upstream.body = b"503 Busy", OWN_ERROR
+    gateway.upstream.headers = b"Retry-After: 2\r\nx-petclf-refusal: dear_request\r\nx-petclf-version: 1\r\n"
+    response = requests.post(f"{gateway.url}/predict", b"photo", timeout=10)
+    assert (error_of(response), response.headers["Retry-After"]) == ((503, "dear_request"), "2")
+
+
 NAMELESS = b'{\n  "code": 500,\n  "type": "ErrorDataDecoderException",\n  "message": "java.lang.IllegalArgumentException: empty name"\n}\n'
 CRASHED = b'{\n  "code": 500,\n  "type": "InternalServerException",\n  "message": "Worker died."\n}\n'
 

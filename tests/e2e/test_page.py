@@ -174,7 +174,7 @@ def test_a_screen_reader_hears_what_happens(page: Any, photos: list[Path]) -> No
     ("status", "body", "shown"),
     [
         (400, {"error": {"code": "not_an_image", "message": "m", "request_id": "x"}}, "This file is no photo that can be read, or it is damaged."),
-        (422, {"error": {"code": "too_many_pixels", "message": "m", "request_id": "x"}}, "The photo has more than 50 million pixels. Make it smaller and try again."),
+        (422, {"error": {"code": "too_many_pixels", "message": "m", "request_id": "x"}}, "The photo has too many pixels to be read here. Make it smaller and try again."),
         (413, "", "The file is larger than 10 MB. Make it smaller and try again."),
         (400, {"error": {"code": "new_code", "message": "Said by the server.", "request_id": "x"}}, "Said by the server."),
         (401, {"error": {"code": "unauthorized", "message": "m", "request_id": "x"}}, "This server wants a key, which this page does not have. Use curl."),

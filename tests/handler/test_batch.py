@@ -221,7 +221,7 @@ def test_photos_that_come_too_late_are_refused_not_left_to_be_killed(answerer: A
     monkeypatch.setattr("handler.batch.READ_SECONDS", 0.0)
     replies, outcome = answerer.answer([raw(PHOTO)])
     assert (replies[0].status, content(replies[0])["error"]["code"]) == (503, "out_of_time")
-    assert replies[0].headers == {"Retry-After": "1"}
+    assert replies[0].headers == {"Retry-After": "1", "x-petclf-refusal": "out_of_time"}
     assert dict(outcome.refused) == {"out_of_time": 1}
 
 
@@ -260,7 +260,10 @@ def test_a_dear_request_gives_way_and_the_cheap_ones_beside_it_are_answered(
     replies, outcome = answerer.answer([raw(PHOTO), raw(DEAR), raw(b"no photo"), get()])
 
     assert [reply.status for reply in replies] == [200, 503, 400, 200]
-    assert (content(replies[1])["error"]["code"], replies[1].headers) == ("dear_request", {"Retry-After": "2"})
+    assert (content(replies[1])["error"]["code"], replies[1].headers) == (
+        "dear_request",
+        {"Retry-After": "2", "x-petclf-refusal": "dear_request"},
+    )
     assert dict(outcome.refused) == {"dear_request": 1, "not_an_image": 1}
 
 
