@@ -348,11 +348,12 @@ def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
         assert statuses.count(200) == 4
 
 
-def test_of_large_photos_the_server_gets_only_a_few_at_a_time(gateway: Gateway) -> None:
-    """It holds each several times over; small ones pass meanwhile."""
+@pytest.mark.parametrize(("path", "size"), [("/predict", 2_000_000), ("/explanations/petclf", 5)])
+def test_of_what_costs_much_the_server_gets_only_a_few_at_a_time(gateway: Gateway, path: str, size: int) -> None:
+    """It holds large bodies several times over, and paints heat maps; small photos pass meanwhile."""
     gateway.upstream.slow = 1.0
     with ThreadPoolExecutor(20) as pool:
-        large = [pool.submit(requests.post, f"{gateway.url}/predict", bytes(2_000_000), timeout=20) for _ in range(12)]
+        large = [pool.submit(requests.post, gateway.url + path, bytes(size), timeout=20) for _ in range(12)]
         time.sleep(0.3)
         small = [pool.submit(requests.post, f"{gateway.url}/predict", b"photo", timeout=20) for _ in range(4)]
         statuses = [answer.result().status_code for answer in large]
