@@ -207,7 +207,9 @@ def test_mistakes_get_one_sentence_and_exit_code_2(trained: Path, tmp_path: Path
 
     assert (without_manifest.returncode, unknown.returncode) == (2, 2)
     assert without_manifest.stderr == "error: no manifest at nowhere.csv; make one with `make data PHOTOS=folder-or-zip`\n"
-    assert unknown.stderr.startswith("error: train.network is 'resnet1000'; it must be petnet, efficientnet_lite0 or one of torchvision's: ")
+    assert unknown.stderr.startswith(
+        "error: train.network is 'resnet1000'; it must be petnet, efficientnet_lite0 or one of torchvision's: "
+    )
 
 
 def test_a_label_missing_in_a_split_is_told(trained: Path, tmp_path: Path) -> None:
