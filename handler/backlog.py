@@ -12,7 +12,8 @@ class Backlog:
     """Remembers when this worker took its last QUEUE requests.
 
     What comes now has waited at most since the first of them was taken, for those before it in the queue were no more than QUEUE,
-    and at most since this worker last had nothing to do. Several workers share a queue, so it is often less.
+    and at most since this worker last had nothing to do. Several workers share a queue, so it is often less. Requests that took
+    long make the bound too high; the gateway says when it handed a request on, and then nobody needs the bound.
     """
 
     def __init__(self) -> None:

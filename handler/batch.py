@@ -255,6 +255,6 @@ def when_to_come_again(refusal: Refusal | None) -> dict[str, str]:
 
 def seconds_of_body(request: Request, waited: float) -> float:
     """Return what it costs to find out what the request asks, or refuse it."""
-    if waited > WAIT_SECONDS:
+    if (waited if request.waited is None else request.waited) > WAIT_SECONDS:
         raise Refusal("busy", f"the server was too busy for more than {WAIT_SECONDS:g} seconds; send it again")
     return cost.of_body(request.body) if is_json(request) else 0.0

@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from handler.telemetry import Telemetry
 logger = logging.getLogger("petclf")
 
 HARMLESS_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LONGEST_WAIT = 60  # seconds: the gateway gives up after 12
 CARD = ("name", "version", "labels", "image_size", "parameters", "metrics")
 
 
@@ -122,7 +124,17 @@ def to_request(row: Mapping[str, Any], headers: Mapping[str, Any], fallback_id: 
         content_type=content_type,
         accept=lower.get("accept", ""),
         has_body="Content-Length" in headers or "content-type" in lower,  # Netty adds content-length, in lower case, to a GET
+        waited=seconds_since(lower.get("x-petclf-arrived", "")),
     )
+
+
+def seconds_since(arrived: str) -> float | None:
+    """Return how long ago the gateway handed a request on, by its clock; nothing without a gateway, or if its clock differs."""
+    try:
+        seconds = time.time() - float(arrived)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= LONGEST_WAIT else None
 
 
 def files_of(row: Mapping[str, Any], headers: Mapping[str, Any]) -> list[bytes]:

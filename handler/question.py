@@ -39,6 +39,7 @@ class Request:
     content_type: str = ""
     accept: str = ""
     has_body: bool = True  # it sent one, though perhaps an empty one
+    waited: float | None = None  # seconds, where the gateway has said when it came
 
 
 @dataclass(frozen=True)

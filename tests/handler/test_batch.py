@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,12 @@ def test_photos_that_come_too_late_are_refused_not_left_to_be_killed(answerer: A
     assert (replies[0].status, content(replies[0])["error"]["code"]) == (503, "out_of_time")
     assert replies[0].headers == {"Retry-After": "1", "x-petclf-refusal": "out_of_time"}
     assert dict(outcome.refused) == {"out_of_time": 1}
+
+
+def test_what_the_gateway_says_of_a_wait_counts_more_than_how_long_it_may_have_been(answerer: Answerer) -> None:
+    late, fresh, unknown = (replace(raw(PHOTO), waited=waited) for waited in (6.1, 0.2, None))
+    replies, _ = answerer.answer([late, fresh, unknown], waited=6.1)
+    assert [reply.status for reply in replies] == [503, 200, 503]
 
 
 def test_what_is_wrong_in_itself_is_told_even_when_there_is_no_time_left(

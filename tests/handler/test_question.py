@@ -145,3 +145,14 @@ def test_a_browser_gets_the_page_and_a_program_the_instructions() -> None:
 def test_only_a_harmless_request_id_is_taken_from_the_client(sent: str) -> None:
     assert raw(PHOTO, {"X-Request-Id": sent}, "ours").id == "ours"
     assert raw(PHOTO, {"X-REQUEST-ID": "theirs-1.0_x"}, "ours").id == "theirs-1.0_x"
+
+
+@pytest.mark.parametrize(
+    ("arrived", "waited"),
+    [("1000.0", 7.5), ("1007.5", 0.0), ("1008", None), ("900", None), ("", None), ("nan", None), ("yesterday", None)],
+)
+def test_a_request_has_waited_since_the_gateway_handed_it_on(
+    monkeypatch: pytest.MonkeyPatch, arrived: str, waited: float | None
+) -> None:
+    monkeypatch.setattr("handler.petclf_handler.time.time", lambda: 1007.5)
+    assert to_request({"body": bytearray(PHOTO)}, {"x-petclf-arrived": arrived}, "id").waited == waited
