@@ -17,10 +17,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -43,6 +44,20 @@ PROBE_FASTER = 3  # a probe needs a tenth of a second on a busy machine, which m
 LONGEST = 75  # seconds until an alert fires or clears; the slowest is one hour's share of photos that must hold for an hour
 VERSION = "99.10.0"  # of the fixture newer
 DISK = 8 * 2**20  # bytes of the disk that is filled
+
+
+@contextlib.contextmanager
+def in_threads(ask: Callable[[Any], None], clients: Iterable[Any], over: threading.Event) -> Iterator[None]:
+    """Let each client ask in a thread of its own; at the end `over` tells them to stop."""
+    threads = [threading.Thread(target=ask, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 @dataclass
@@ -70,15 +85,8 @@ class Place:
                     with contextlib.suppress(requests.RequestException):
                         session.post(f"{self.server.url}/predictions/petclf", photos[count % len(photos)], timeout=30)
 
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
-        for thread in threads:
-            thread.start()
-        try:
+        with in_threads(ask, range(clients), over):
             yield
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join()
 
 
 @dataclass(frozen=True)
@@ -298,15 +306,8 @@ def strangers(port: int, addresses: Sequence[str], pause: float, **headers: str)
                         connection.request("GET", "/models" if headers else "/predictions/petclf", headers=headers)
                         connection.getresponse().read()
 
-    threads = [threading.Thread(target=ask, args=(address,)) for address in addresses]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_threads(ask, addresses, over):
         yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 @contextlib.contextmanager
