@@ -1,16 +1,14 @@
 """The supervisor's own port: is the server ready, what Prometheus should know, and how versions come and go without a lost request."""
 
-import contextlib
-import json
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from serving.health import Health
 from serving.management import UNREACHABLE, VERSION_PATH, Management, ManagementError
 from serving.register import Registrar
 from serving.say import ServeError
+from serving.small_server import METRICS, Answering, start_server
 
 CODES = {400: "bad_request", 404: "not_found"}
 MOST_BODY = 65_536  # bytes that are read before they are refused: who still sends when a connection ends sees no answer
@@ -20,15 +18,13 @@ def start_endpoint(host: str, port: int, look: Callable[[], Health], management:
     """Answer from now on, in threads that end with this process."""
     changing = threading.Lock()
 
-    class Endpoint(BaseHTTPRequestHandler):
-        timeout = 10  # seconds; a client that says nothing is dropped
-
+    class Endpoint(Answering):
         def do_GET(self) -> None:
             if self.path == "/ready":
                 state = look().state
                 self.reply(200 if state == "ready" else 503, {"state": state})
             elif self.path == "/metrics":
-                self.reply(200, look().metrics(), "text/plain; version=0.0.4; charset=utf-8")
+                self.reply(200, look().metrics(), METRICS)
             else:
                 self.reply(404, error("not_found", "here are GET /ready and /metrics, POST /models, DELETE /models/NAME/VERSION"))
 
@@ -68,21 +64,7 @@ def start_endpoint(host: str, port: int, look: Callable[[], Health], management:
                 changing.release()
             self.reply(*answer)
 
-        def reply(self, status: int, content: Any, kind: str = "application/json") -> None:
-            body = (content if isinstance(content, str) else json.dumps(content)).encode()
-            with contextlib.suppress(OSError):  # whoever asked has gone
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: probes come every few seconds."""
-
-    server = ThreadingHTTPServer((host, port), Endpoint)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="endpoint", daemon=True).start()
+    start_server(host, port, Endpoint)
 
 
 def error(code: str, message: str) -> dict[str, dict[str, str]]:

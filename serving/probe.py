@@ -13,14 +13,13 @@ import os
 import signal
 import ssl
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from handler.model_file import Archive
 from serving.say import ServeError, say
+from serving.small_server import METRICS, Answering, start_server
 from serving.store import checked
 
 ARCHIVE = Path(__file__).parents[1] / "model_store" / "petclf.mar"
@@ -135,28 +134,15 @@ def authorization() -> dict[str, str]:
 def start_metrics(address: str, probe: Probe) -> None:
     """Show the metrics from now on, in threads that end with this process."""
 
-    class Metrics(BaseHTTPRequestHandler):
-        timeout = 10  # seconds; a client that says nothing is dropped
-
+    class Metrics(Answering):
         def do_GET(self) -> None:
             status = 404 if self.path != "/metrics" else 503 if probe.is_stale() else 200
-            body = probe.metrics().encode() if status == 200 else b""
-            with contextlib.suppress(OSError):  # whoever asked has gone
-                self.send_response(status)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: Prometheus comes every few seconds."""
+            self.reply(status, probe.metrics() if status == 200 else "", METRICS)
 
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         raise ServeError(f"PETCLF_PROBE_LISTEN is {address}; write it like 127.0.0.1:8085")
-    server = ThreadingHTTPServer((host, int(port)), Metrics)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    start_server(host, int(port), Metrics)
 
 
 def number_of_seconds(text: str) -> float:

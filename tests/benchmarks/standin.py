@@ -50,7 +50,7 @@ class StandIn:
                 self.end_headers()
                 self.wfile.write(stand_in.body)
 
-            do_GET = do_POST  # noqa: N815
+            do_GET = do_POST
 
             def handle(self) -> None:
                 with contextlib.suppress(OSError):  # attackers go without a word
