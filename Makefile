@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 FRESH ?=
 OUTLIERS ?=
+MINUTES ?=
 CAMERA ?=
 TORCH_INDEX ?=
 MODEL ?=
@@ -99,8 +100,8 @@ down: ## Stop what `make up` started; data stays in its volumes
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
 
-train: setup ## Train, or continue a training (FRESH=1 starts anew)
-	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
+train: setup ## Train, or continue a training (FRESH=1 starts anew; MINUTES=40 sets a time budget)
+	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES))
 
 evaluate: setup ## Measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
 	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")

@@ -7,9 +7,12 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
-from training.released import DistanceUnlike, LinearUnlike
+from training.efficientnet import imagenet_weights
+from training.released import DistanceUnlike, ImagenetUnlike, LinearUnlike
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 400))
+DIRECTIONS = 128  # of the 1,280 that ImageNet's head reads
+CHANCE = 0.01  # ten times a class's share of ImageNet: whose mean probability on the training photos is above it, is familiar
 SHRINKAGE = 0.1  # of the discriminant's covariance: few photos of other things, many channels
 
 
@@ -17,6 +20,19 @@ def fit_temperature(logits: torch.Tensor, truth: torch.Tensor) -> float:
     """Return the temperature with the least log loss."""
     losses = [nn.functional.cross_entropy(logits / float(t), truth).item() for t in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])
+
+
+def fit_imagenet(pooled: torch.Tensor) -> ImagenetUnlike:
+    """Find out what ImageNet's head sees in the training photos, by their pooled features [N, 1280]."""
+    weights = imagenet_weights()
+    spread = pooled.std(0) + 0.05  # what varies little among photos may be rounded more
+    head = weights["_fc.weight"] - weights["_fc.weight"].mean(0)
+    left, strength, right = torch.linalg.svd(head * spread, full_matrices=False)
+    narrow, classes = right[:DIRECTIONS] / spread, left[:, :DIRECTIONS] * strength[:DIRECTIONS]
+    score = ImagenetUnlike(narrow.contiguous(), classes.contiguous(), weights["_fc.bias"], torch.zeros(len(classes)))
+    seen = torch.softmax(score.logits(pooled), 1).mean(0)
+    score.familiar.copy_(seen / (seen + CHANCE))
+    return score
 
 
 def fit_linear(pets: torch.Tensor, others: torch.Tensor) -> LinearUnlike:
@@ -54,5 +70,5 @@ def synthetic_others(size: int, count: int, seed: int = 0) -> torch.Tensor:
 
 def rebuild_unlike(saved: dict[str, Any]) -> nn.Module:
     """Return the unlike score that `build/calibration.pt` holds."""
-    kind = {"linear": LinearUnlike, "distance": DistanceUnlike}[saved["kind"]]
+    kind = {"imagenet": ImagenetUnlike, "linear": LinearUnlike, "distance": DistanceUnlike}[saved["kind"]]
     return kind(**saved["numbers"])

@@ -27,12 +27,16 @@ class TrainConfig:
 
     network: str
     pretrained: bool
+    start_from: str | None
+    frozen: int
+    remember: float
     image_size: int
     sizes: list[int]
     size_shares: list[float]
-    epochs: int
+    epochs: int | None
     minutes: float | None
     batch_size: int
+    optimizer: str
     learning_rate: float
     learning_rate_other: float
     warmup: float
@@ -56,7 +60,14 @@ class TrainConfig:
         require(bool(self.sizes) and all(32 <= size <= 512 for size in self.sizes), "train.sizes must be 32 to 512")
         require(len(self.sizes) == len(self.size_shares), "train.sizes and train.size_shares differ in length")
         require(abs(sum(self.size_shares) - 1) < 1e-6, "train.size_shares must add up to 1")
-        require(self.epochs >= 1, "train.epochs must be at least 1")
+        require(self.epochs is None or self.epochs >= 1, "train.epochs must be at least 1, or null")
+        require(self.frozen >= 0, "train.frozen must be 0 or more")
+        require(self.remember >= 0, "train.remember must be 0 or more")
+        require(
+            not self.remember or (self.network == "efficientnet_lite0" and self.pretrained),
+            "train.remember is for efficientnet_lite0 with train.pretrained: true; set it to 0 for other networks",
+        )
+        require(self.optimizer in ("muon", "adamw"), "train.optimizer must be muon or adamw")
         require(self.minutes is None or self.minutes > 0, "train.minutes must be more than 0, or null")
         require(self.batch_size >= 2, "train.batch_size must be at least 2")
         require(self.learning_rate > 0 and self.learning_rate_other > 0, "learning rates must be more than 0")

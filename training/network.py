@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from handler.model_file import ModelFileError, read_model_file
 from training.efficientnet import CHANNELS, MEAN, STD, efficientnet_lite0_body, load_imagenet
 from training.errors import UserError
 from training.torchvision_ops import declare_missing
@@ -29,8 +30,16 @@ class Network(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, body: nn.Sequential, channels: int, labels: int, pixels: tuple[Colour, Colour] = IMAGENET) -> None:
+    def __init__(
+        self,
+        body: nn.Sequential,
+        channels: int,
+        labels: int,
+        pixels: tuple[Colour, Colour] = IMAGENET,
+        every_stage: bool = True,
+    ) -> None:
         super().__init__()
+        self.every_stage = every_stage
         for name, colour in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, torch.tensor(colour).view(1, 3, 1, 1))
         self.body = body
@@ -41,16 +50,17 @@ class Network(nn.Module):
         return ((photos.to(self.mean.dtype) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def stages(self, photos: torch.Tensor) -> list[torch.Tensor]:
-        """Return the map after every layer of the body but the first, of uint8 photos [N, 3, S, S].
+        """Return the maps that the unlike score looks at, the last one last, of uint8 photos [N, 3, S, S].
 
-        The first has not been through a ReLU yet, and says little that the second does not.
+        Those are all but the first, which has not been through a ReLU yet; or only the last, which is enough for a network
+        that knows ImageNet.
         """
         x = self.pixels(photos)
         maps: list[torch.Tensor] = []
         for layer in self.body:
             x = layer(x)
             maps.append(x)
-        return maps[1:]
+        return maps[1:] if self.every_stage else maps[-1:]
 
     def features(self, photos: torch.Tensor) -> torch.Tensor:
         """Return the last feature map [N, C, h, w] of uint8 photos [N, 3, S, S]."""
@@ -122,7 +132,7 @@ def build_network(name: str, labels: int, pretrained: bool = False) -> Network:
         body = efficientnet_lite0_body()
         if pretrained:
             load_imagenet(body)
-        return Network(body, CHANNELS, labels, ((MEAN,) * 3, (STD,) * 3))
+        return Network(body, CHANNELS, labels, ((MEAN,) * 3, (STD,) * 3), every_stage=False)
     return backbone(name, labels, pretrained)
 
 
@@ -165,6 +175,28 @@ def load_weights(path: Path) -> tuple[Network, dict[str, Any]]:
     network = build_network(saved["network"], len(saved["labels"]))
     network.load_state_dict(saved["state_dict"])
     return network.eval(), saved
+
+
+def continue_from(path: Path, network: Network, labels: list[str]) -> bool:
+    """Fill the network from a petclf.pt; its last layer only if that knows these very labels, which is returned."""
+    advice = "give train.start_from a petclf.pt, or null"
+    try:
+        knows = read_model_file(path).metadata["labels"] == labels
+        state = torch.jit.load(str(path), map_location="cpu").state_dict()
+    except FileNotFoundError:
+        raise UserError(f"no file at {path}; {advice}") from None
+    except (OSError, RuntimeError, KeyError, ModelFileError) as error:
+        raise UserError(f"{path} is no model of petclf ({error}); {advice}") from None
+    wanted = ("body.",) if not knows else ("body.", "classifier.")
+    weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    chosen = {name: value for name, value in weights.items() if name.startswith(wanted)}
+    try:
+        missing = network.load_state_dict(chosen, strict=False)
+    except RuntimeError:
+        raise UserError(f"{path} holds another network than train.network; {advice}") from None
+    if missing.unexpected_keys or any(name.startswith(wanted) for name in missing.missing_keys):
+        raise UserError(f"{path} holds another network than train.network; {advice}")
+    return knows
 
 
 def read_checkpoint(path: Path, advice: str, load: Callable[..., Any] = torch.load) -> dict[str, Any]:

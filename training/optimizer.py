@@ -1,4 +1,4 @@
-"""Muon for convolutions, AdamW for everything else, behind one `step`."""
+"""Muon for convolutions, AdamW for everything else, or AdamW for all, behind one `step`."""
 
 from collections.abc import Iterable
 
@@ -53,14 +53,21 @@ class Optimizers:
         learning_rate: float,
         learning_rate_other: float,
         weight_decay: float,
+        muon: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        matrices = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 3]
+        learning = [p for p in network.parameters() if p.requires_grad]
+        convolutions = [p for p in learning if p.ndim == 4]
+        decayed, plain = [p for p in learning if p.ndim in (2, 3)], [p for p in learning if p.ndim <= 1]
+        matrices = [p for p in convolutions if p.shape[1] > 3] if muon else []
         known = set(map(id, matrices))
-        other = [p for p in network.parameters() if id(p) not in known]
-        decayed, plain = [p for p in other if p.ndim > 1], [p for p in other if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.all: list[Optimizer] = [AdamW(groups, lr=learning_rate_other, betas=(0.9, 0.99))]
+        other = [p for p in convolutions if id(p) not in known]
+        groups = [
+            {"params": other, "weight_decay": weight_decay, "lr": learning_rate_other if muon else learning_rate},
+            {"params": decayed, "weight_decay": weight_decay, "lr": learning_rate_other},
+            {"params": plain, "weight_decay": 0.0, "lr": learning_rate_other},
+        ]
+        self.all: list[Optimizer] = [AdamW([group for group in groups if group["params"]], betas=(0.9, 0.99))]
         if matrices:
             self.all.append(Muon(matrices, learning_rate, weight_decay, dtype))
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]

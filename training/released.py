@@ -7,6 +7,33 @@ from torch.nn import functional
 from training.network import Network
 
 
+class ImagenetUnlike(nn.Module):
+    """How probably ImageNet's own head sees something in a photo that it does not see in the training photos.
+
+    The head reads features that training did not let forget it, through `narrow`: 128 directions serve as well as 1,280, in
+    an eighth of the space. `familiar` says of each of its 1,000 classes how much rather a training photo shows it than any photo
+    would: the labels may be whatever they like.
+    """
+
+    narrow: torch.Tensor
+    classes: torch.Tensor
+    bias: torch.Tensor
+    familiar: torch.Tensor
+
+    def __init__(self, narrow: torch.Tensor, classes: torch.Tensor, bias: torch.Tensor, familiar: torch.Tensor) -> None:
+        super().__init__()
+        for name, value in {"narrow": narrow, "classes": classes, "bias": bias, "familiar": familiar}.items():
+            self.register_buffer(name, value)
+
+    def forward(self, summary: torch.Tensor) -> torch.Tensor:
+        channels = summary.shape[1] // 3  # the last map's peaks, means and deviations
+        return 1 - torch.softmax(self.logits(summary[:, channels : 2 * channels]), 1) @ self.familiar
+
+    def logits(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the 1,000 classes' logits of pooled features [N, 1280]."""
+        return functional.linear(functional.linear(pooled, self.narrow), self.classes, self.bias)
+
+
 class LinearUnlike(nn.Module):
     """How probably a photo shows none of the labels: fitted on photos of other things (linear discriminant)."""
 
@@ -43,9 +70,10 @@ class DistanceUnlike(nn.Module):
 
 
 def summarise(maps: list[torch.Tensor]) -> torch.Tensor:
-    """Return what the unlike score looks at: mean and deviation of every channel of every layer, and the last one's peaks.
+    """Return what the unlike score looks at: the last map's peaks, then mean and deviation of every channel of every map.
 
-    The early layers matter: they see textures that the last one, made to tell the labels apart, no longer tells.
+    Where a network was trained from scratch, the early maps matter: they see textures that the last one, made to tell the labels
+    apart, no longer tells.
     """
     means = torch.cat([features.mean((2, 3)) for features in maps], 1)
     squares = torch.cat([features.square().mean((2, 3)) for features in maps], 1)  # torch.var takes fifteen times as long

@@ -20,10 +20,12 @@ from training.augment import augment, mix
 from training.config import PARAMS, TrainConfig, load_params
 from training.dataset import close_pool, load_others, load_split
 from training.errors import UserError, run_cli
+from training.features import fit_head
 from training.files import replace_atomically
+from training.learner import Learner
 from training.manifest import Manifest
 from training.memory import keep_memory
-from training.network import Network, build_network, count_parameters, read_checkpoint
+from training.network import build_network, continue_from, count_parameters, read_checkpoint
 from training.optimizer import Optimizers
 from training.paths import CACHE, MANIFEST, WEIGHTS
 from training.provenance import git_commit, versions
@@ -31,6 +33,7 @@ from training.tracking import Run
 
 CHECKPOINT = "checkpoint.pt"
 ROOM = 1.25  # photos are kept this much larger than the crops taken from them
+HEAD_PHOTOS = 8000  # enough for the linear head that a pretrained network starts with
 
 
 class Rank:
@@ -48,9 +51,9 @@ class Rank:
     def first(self) -> bool:
         return self.index == 0
 
-    def wrap(self, network: Network) -> nn.Module:
-        """Return the network, its gradients averaged over all processes."""
-        return DistributedDataParallel(network) if self.count > 1 else network
+    def wrap(self, learner: Learner) -> nn.Module:
+        """Return the learner, its gradients averaged over all processes, and its weights those of the first."""
+        return DistributedDataParallel(learner) if self.count > 1 else learner
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean of every process's values."""
@@ -70,9 +73,9 @@ class Rank:
 class Schedule:
     """Where the run stands, from 0 to 1: by epochs, or by minutes when there is a time budget."""
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int, seconds_before: float) -> None:
+    def __init__(self, config: TrainConfig, photos: int, seconds_before: float) -> None:
         self.config = config
-        self.steps = config.epochs * steps_per_epoch
+        self.steps = (config.epochs or epochs_for(photos)) * max(1, photos // batch_size(config, photos))
         self.started = time.monotonic() - seconds_before
 
     @property
@@ -102,6 +105,16 @@ class Schedule:
         return self.config.sizes[-1]
 
 
+def epochs_for(photos: int) -> int:
+    """Return how often to see the photos, if nobody said: 200 of them 15 times, 1,000 8 times, very many 5 times."""
+    return min(15, round(4.5 + 3000 / photos))
+
+
+def batch_size(config: TrainConfig, photos: int) -> int:
+    """Return the wanted size; for few photos less, so that an epoch still has some steps."""
+    return min(config.batch_size, max(8, photos // 8))
+
+
 class Trainer:
     """Everything that a run has and that a checkpoint keeps."""
 
@@ -111,6 +124,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         network = build_network(config.network, len(manifest.labels), config.pretrained)
         self.network = network.to(rank.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learner = Learner(self.network, config.frozen, config.remember > 0).to(rank.device)
+        self.has_head = bool(config.start_from) and continue_from(Path(config.start_from or ""), self.network, manifest.labels)
         self.average = copy.deepcopy(self.network).eval()
         self.precision = choose_precision(config.precision, rank.device)
         self.optimizers = Optimizers(
@@ -118,6 +133,7 @@ class Trainer:
             config.learning_rate,
             config.learning_rate_other,
             config.weight_decay,
+            config.optimizer == "muon",
             torch.bfloat16 if self.precision == "bf16" else torch.float32,
         )
         self.history: list[dict[str, float]] = []
@@ -147,11 +163,11 @@ class Trainer:
         self.rank.wait()
         pixels_of_size: tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         validation = load_split(self.manifest, "val", self.config.image_size, self.cache)
-        count = len(self.manifest.split("train"))
-        steps = max(1, count // self.config.batch_size)
-        schedule = Schedule(self.config, steps, self.seconds)
-        wrapped = self.rank.wrap(self.network)
+        schedule = Schedule(self.config, len(self.manifest.split("train")), self.seconds)
         self.start_tracking()
+        if (self.config.pretrained or self.config.start_from) and self.step == 0 and not self.has_head:
+            self.start_head()
+        wrapped = self.rank.wrap(self.learner)
         while not self.finished:
             size = schedule.size(schedule.progress(self.step))
             if pixels_of_size is None or pixels_of_size[0] != size:
@@ -159,6 +175,21 @@ class Trainer:
             self.train_epoch(wrapped, schedule, size, *pixels_of_size[1:])
             self.finish_epoch(schedule, size, validation)
         self.save_weights()
+
+    def start_head(self) -> None:
+        """Fit the last layer to what the network sees already: the gradients of a random one would destroy that."""
+        if not self.rank.first:  # the others are given its weights
+            return
+        pixels, labels = self.photos(self.config.sizes[-1])
+        chosen = (
+            torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.config.seed))[:HEAD_PHOTOS].sort().values
+        )
+        parts = tqdm(chosen.to(pixels.device).split(64), desc="fitting the head", unit="batch", disable=None)
+        with torch.inference_mode():
+            seen = [self.network.features(resized(pixels[part], self.config.image_size)).mean((2, 3)).cpu() for part in parts]
+        head = fit_head(torch.cat(seen), labels.cpu()[chosen], len(self.manifest.labels))
+        for network in (self.network, self.average):
+            network.classifier.load_state_dict(head._asdict())
 
     def others(self, size: int) -> torch.Tensor | None:
         """Return the half of the other things' photos that may be learned from."""
@@ -198,10 +229,11 @@ class Trainer:
         shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + self.epoch)
         # every process draws its own views, of its own share of each batch
         views = torch.Generator(device).manual_seed((config.seed * 1_000_003 + self.epoch) * 97 + self.rank.index)
-        batches = list(batches_of(len(labels), config.batch_size, shuffle))
+        size_of_batch = batch_size(config, len(labels))
+        batches = list(batches_of(len(labels), size_of_batch, shuffle))
         total = torch.zeros(3, device=device)
         started = time.monotonic()
-        self.network.train()
+        self.network.train(not config.pretrained)  # the statistics of a pretrained network's batch normalisation are kept
         bar = tqdm(batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=None if self.rank.first else True)
         for batch in bar:
             progress = schedule.progress(self.step)
@@ -217,22 +249,22 @@ class Trainer:
             if mixed:
                 photos, targets = mix(photos, targets, views)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits = wrapped(photos)
+                logits, forgotten = wrapped(photos)
             loss = functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-            loss.backward()
+            (loss + config.remember * forgotten).backward()
             self.optimizers.step(schedule.learning_rate(progress))
             self.step += 1
             self.follow()
             hits = (logits[: len(truth)].argmax(1) == targets[: len(truth)].argmax(1)).float().mean()
             total += torch.stack([loss.detach(), hits, torch.ones_like(loss)])
-            bar.set_postfix_str(progress_line(total, schedule, progress, started, config.batch_size), refresh=False)
+            bar.set_postfix_str(progress_line(total, schedule, progress, started, size_of_batch), refresh=False)
         bar.close()
         seconds = time.monotonic() - started
         loss_sum, hit_sum, steps = self.rank.mean(total).tolist()
         self.last = {
             "train_loss": loss_sum / max(steps, 1),
             "train_accuracy": hit_sum / max(steps, 1),
-            "images_per_second": steps * config.batch_size / seconds,
+            "images_per_second": steps * size_of_batch / seconds,
             "learning_rate": config.learning_rate * schedule.learning_rate(schedule.progress(self.step)),
         }
 
@@ -277,9 +309,7 @@ class Trainer:
         """Return loss and accuracy of the averaged weights."""
         device, loss, hits = self.rank.device, 0.0, 0
         for photos, truth in zip(pixels.split(250), labels.split(250), strict=True):
-            seen = photos.to(device)
-            if size != pixels.shape[-1]:
-                seen = functional.interpolate(seen.float(), (size, size), mode="bilinear", antialias=True)
+            seen = resized(photos.to(device), size)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 logits = self.average(seen).float().cpu()
             loss += functional.cross_entropy(logits, truth, reduction="sum").item()
@@ -353,6 +383,12 @@ def batches_of(count: int, size: int, generator: torch.Generator) -> Iterator[to
     return iter(order[:whole].split(size))
 
 
+def resized(photos: torch.Tensor, size: int) -> torch.Tensor:
+    if photos.shape[-1] == size:
+        return photos
+    return functional.interpolate(photos.float(), (size, size), mode="bilinear", antialias=True)
+
+
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Return bf16 where the processor computes in it, else fp32."""
     if wanted != "auto":
@@ -394,11 +430,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--manifest", type=Path, default=MANIFEST)
     parser.add_argument("--output", type=Path, default=WEIGHTS)
     parser.add_argument("--outliers", help="photos of other things to learn from, instead of train.outliers")
+    parser.add_argument("--minutes", type=float, help="a time budget, instead of train.minutes")
     parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")
     args = parser.parse_args(argv)
     keep_memory()
     config = load_params(args.params).train
-    config = replace(config, outliers=args.outliers or config.outliers)
+    config = replace(config, outliers=args.outliers or config.outliers, minutes=args.minutes or config.minutes)
     train(config, Manifest.read(args.manifest), args.output, args.fresh)
 
 
