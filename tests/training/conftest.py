@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import draw_folder
-from training.config import load_params
+from training.config import TrainConfig, load_params
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -53,3 +53,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = run_module(f"training.{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
+
+
+@pytest.fixture
+def project_config() -> TrainConfig:
+    """The project's own settings."""
+    return load_params(ROOT / "params.yaml").train

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_projects_own_params_are_valid() -> None:
-    assert load_params(ROOT / "params.yaml").train.network == "petnet"
+    assert load_params(ROOT / "params.yaml").train.network == "efficientnet_lite0"
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,14 @@ def test_the_projects_own_params_are_valid() -> None:
         ("train", "epochs", True, "train.epochs is True; it must be int"),
         ("train", "sizes", "96", "train.sizes is '96'; it must be list"),
         ("train", "image_size", 32, "train.image_size is 32; it must be 64 to 512"),
-        ("train", "size_shares", [0.5, 0.2, 0.2], "train.size_shares must add up to 1"),
+        ("train", "size_shares", [0.7], "train.size_shares must add up to 1"),
         ("train", "learning_rate", -1, "learning rates must be more than 0"),
         ("train", "mixup", 1.5, "train.mixup must be from 0 to 1"),
+        ("train", "epochs", 0, "train.epochs must be at least 1, or null"),
+        ("train", "frozen", -1, "train.frozen must be 0 or more"),
+        ("train", "remember", -0.1, "train.remember must be 0 or more"),
+        ("train", "network", "petnet", "train.remember is for efficientnet_lite0 with train.pretrained: true"),
+        ("train", "optimizer", "sgd", "train.optimizer must be muon or adamw"),
         ("evaluate", "refuse", 0.9, "evaluate.refuse must be from 0 to 0.5"),
     ],
 )

@@ -1,6 +1,7 @@
 """The network and the views it is trained on."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from training.augment import augment, mix
 from training.config import load_params
-from training.network import build_network, count_parameters
+from training.errors import UserError
+from training.network import build_network, continue_from, count_parameters
 from training.optimizer import orthogonal
+from training.released import DistanceUnlike, Released
 from training.torchvision_ops import declare_missing
 
 CONFIG = load_params(Path(__file__).parents[2] / "params.yaml").train
@@ -92,3 +95,46 @@ def test_torchvision_needs_no_more_declarations_once_it_loads() -> None:
 
     assert declare_missing() == []
     assert torchvision.__version__.startswith("0.28")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A petclf.pt of petnet for cats and dogs, as far as `start_from` looks."""
+    path = tmp_path_factory.mktemp("released") / "petclf.pt"
+    torch.manual_seed(3)
+    module = Released(build_network("petnet", 2), 1.0, DistanceUnlike(torch.zeros(2, 4), torch.ones(4), torch.tensor(1.0)))
+    extra = {"metadata.json": json.dumps({"labels": ["cat", "dog"]}), "golden.png": b""}
+    torch.jit.save(torch.jit.script(module), str(path), _extra_files=extra)
+    return path
+
+
+def test_a_training_continues_from_a_released_model(released: Path) -> None:
+    theirs = torch.jit.load(str(released)).network
+    network = build_network("petnet", 2)
+
+    assert continue_from(released, network, ["cat", "dog"]) is True
+
+    ours = network.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.state_dict().items())
+
+
+def test_for_other_labels_only_what_sees_is_taken(released: Path) -> None:
+    theirs = torch.jit.load(str(released)).network.state_dict()
+    network = build_network("petnet", 3)
+
+    assert continue_from(released, network, ["bird", "cat", "dog"]) is False
+
+    assert all(torch.equal(value, theirs[name]) for name, value in network.state_dict().items() if name.startswith("body."))
+    assert network.classifier.out_features == 3
+
+
+def test_another_network_or_no_model_is_told(released: Path, tmp_path: Path) -> None:
+    (tmp_path / "petclf.pt").write_bytes(b"no model")
+    advice = r"give train\.start_from a petclf\.pt, or null"
+    for path, network, told in (
+        (released, "efficientnet_lite0", r"holds another network than train\.network"),
+        (tmp_path / "petclf.pt", "petnet", r"is no model of petclf \(is no TorchScript model\)"),
+        (tmp_path / "absent.pt", "petnet", r"no file at .*absent\.pt"),
+    ):
+        with pytest.raises(UserError, match=f"{told}.*; {advice}"):
+            continue_from(path, build_network(network, 2), ["cat", "dog"])

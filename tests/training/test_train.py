@@ -190,7 +190,7 @@ def test_224_pixels_work_end_to_end(tmp_path: Path) -> None:
 
 
 def test_a_torchvision_backbone_trains_too(tmp_path: Path) -> None:
-    prepare(tmp_path, count=30, network="mobilenet_v3_small", epochs=1)
+    prepare(tmp_path, count=30, network="mobilenet_v3_small", pretrained=False, remember=0.0, frozen=0, epochs=1)
 
     for name in ("train", "evaluate", "export"):
         result = run_module(f"training.{name}", cwd=tmp_path)
@@ -201,7 +201,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(trained: Path, tmp_path: Path
     without_manifest = run_module("training.train", "--manifest", "nowhere.csv", cwd=trained)
     unknown_network = tmp_path / "unknown"
     unknown_network.mkdir()
-    write_params(unknown_network, network="resnet1000")
+    write_params(unknown_network, network="resnet1000", pretrained=False, remember=0.0)
     shutil.copytree(trained / "data", unknown_network / "data")
     unknown = run_module("training.train", cwd=unknown_network)
 
