@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from handler.photo_input import InvalidPhoto, open_photo, to_rgb
-from training.config import PARAMS, load_params
+from training.config import PARAMS, Params, load_params
 from training.duplicates import THUMBNAIL, groups, perceptual_hash, similar_pairs, thumbnail
 from training.errors import UserError, run_cli
 from training.files import write_atomically
@@ -337,11 +337,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=MANIFEST)
     parser.add_argument("--keep-splits", action="store_true", help="keep train/val/test folders as they are given")
     args = parser.parse_args(argv)
-    config = load_params(args.params).data
-    manifest = build_manifest(photos_at(args.photos or config.photos), keep_splits=args.keep_splits or config.keep_splits)
-    write_data_report(manifest, args.output.parent / "report")
+    params = load_params(args.params)
+    keep_splits = args.keep_splits or params.data.keep_splits
+    manifest = build_manifest(photos_at(args.photos or params.data.photos), keep_splits=keep_splits)
+    report = args.output.parent / "report"
+    write_data_report(manifest, report)
     manifest.write(args.output)
     print(manifest.summary())
+    look_for_doubts(manifest, report, params)
+
+
+def look_for_doubts(manifest: Manifest, report: Path, params: Params) -> None:
+    """List doubtful labels where that takes at most a minute or two; else say how to."""
+    from training import doubtful  # noqa: PLC0415  (it reads manifests, so it imports this module)
+
+    photos = sum(bool(row.split) for row in manifest.rows)
+    if photos <= params.data.doubtful_up_to and doubtful.can_look():
+        doubtful.look(manifest, report, params.train.image_size)
+    elif params.data.doubtful_up_to:
+        print("doubtful labels were not looked for: `make doubtful` does it, in about a minute for 5,000 photos")
 
 
 if __name__ == "__main__":

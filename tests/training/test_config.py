@@ -27,6 +27,7 @@ def test_the_projects_own_params_are_valid() -> None:
         ("train", "size_shares", [0.5, 0.2, 0.2], "train.size_shares must add up to 1"),
         ("train", "learning_rate", -1, "learning rates must be more than 0"),
         ("train", "mixup", 1.5, "train.mixup must be from 0 to 1"),
+        ("data", "doubtful_up_to", -1, "data.doubtful_up_to must be at least 0"),
         ("evaluate", "refuse", 0.9, "evaluate.refuse must be from 0 to 0.5"),
     ],
 )

@@ -320,7 +320,7 @@ def test_a_broken_zip_and_a_missing_folder_are_told(tmp_path: Path) -> None:
 def test_a_failing_run_leaves_the_old_manifest_untouched(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(write_params(tmp_path).parent)
     output = tmp_path / "data" / "manifest.csv"
     main([str(photo_folder), "--output", str(output)])
     before = output.read_bytes()
@@ -335,7 +335,7 @@ def test_a_failing_run_leaves_the_old_manifest_untouched(
 
 
 def test_the_contact_sheet_shows_what_was_left_out(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(write_params(tmp_path).parent)
     Image.new("RGB", (80, 80), "white").save(photo_folder / "dog" / "blank.png")
     main([str(photo_folder), "--output", str(tmp_path / "data" / "manifest.csv")])
 
