@@ -24,7 +24,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -99,6 +99,9 @@ down: ## Stop what `make up` started; data stays in its volumes
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
+
+doubtful: setup ## List photos whose label is likely wrong in data/report (make data does it up to 5,000 photos)
+	@$(BIN)/python -m training.doubtful
 
 train: setup ## Train, or continue a training (FRESH=1 starts anew; MINUTES=40 sets a time budget)
 	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES))

@@ -31,6 +31,7 @@ def write_params(target: Path, size: int, epochs: int) -> None:
     settings = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     settings["train"] |= {"sizes": [size], "size_shares": [1.0], "image_size": size, "minutes": None, "epochs": epochs}
     settings["train"] |= {"tracking": False, "outliers": None}
+    settings["data"]["doubtful_up_to"] = 0
     target.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 

@@ -19,6 +19,10 @@ class DataConfig:
 
     photos: str
     keep_splits: bool
+    doubtful_up_to: int
+
+    def __post_init__(self) -> None:
+        require(self.doubtful_up_to >= 0, "data.doubtful_up_to must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from handler.photo_input import InvalidPhoto, open_photo, to_rgb
-from training.config import PARAMS, load_params
+from training.config import PARAMS, Params, load_params
 from training.duplicates import THUMBNAIL, groups, perceptual_hash, similar_pairs, thumbnail
 from training.errors import UserError, run_cli
 from training.files import write_atomically
@@ -33,7 +33,16 @@ SPLIT_FOLDERS = {
     "test": "test", "testing": "test", "test_set": "test",
 }  # fmt: skip
 EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
-FLAT_NAME = re.compile(r"(?P<label>.+?)[._-]?\d+$")
+FLAT_NAME = re.compile(r"(?P<label>\D+?)[ ._-]*\(?\d+\)?$")  # cat.0, dog_12, cat (3)
+# what cameras, phones and programs call photos: no labels
+DEVICE_NAMES = {
+    "capture", "dji", "download", "dsc", "dscf", "dscn", "file", "frame", "gopr", "image", "img", "imgp", "mvimg", "p", "photo",
+    "pic", "picture", "pxl", "scan", "screenshot", "unnamed", "untitled", "wp",
+}  # fmt: skip
+LEAST = 5  # photos of each label in each split
+HELD_OUT = 10  # photos of a label, about, that validate, and as many that test, as soon as that is at most a fifth of them
+LINE = (9, 7, 5, 3, 1, 0, 2, 4, 6, 8)  # the tenths of all photos as they stand in a label's line: test first, validation last
+NAMED = 10  # labels that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +128,27 @@ def build_manifest(photos: Path, *, keep_splits: bool = False) -> Manifest:
     if keep_splits:
         given = {item.path: item.given_split for item in found}
         rows = [replace(row, split=given[row.path]) if row.split and given[row.path] else row for row in rows]
-    rows = separate_look_alikes(rows, thumbnails)
+    alike = look_alikes(rows, thumbnails)
+    rows = separate_look_alikes(rows, alike)
+    if not keep_splits:
+        rows = hold_out_enough(rows, alike)
     return checked(Manifest(rows), photos)
 
 
 def find_photos(photos: Path) -> list[Found]:
-    """Return the files with their labels; the layout is found by looking."""
+    """Return the files with their labels; the layout is found by looking, and a file without a label is refused."""
     names = list_files(photos)
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not pictures:
         raise UserError(f"no photos in {photos}: looked for {', '.join(sorted(EXTENSIONS))} in it and its sub-folders")
     base = photos.as_posix()
-    return [Found(f"{base}/{name}", *label_and_split(name)) for name in pictures]
+    found = [Found(f"{base}/{name}", *label_and_split(name)) for name in pictures]
+    if unlabelled := [item.path for item in found if not item.label]:
+        raise UserError(
+            f"{len(unlabelled):,} of the {len(found):,} photos in {photos} have no label, the first is {unlabelled[0]}: "
+            f"put photos into {photos}/<label>/, or name them <label>.1.jpg"
+        )
+    return found
 
 
 def label_and_split(name: str) -> tuple[str, str]:
@@ -138,10 +156,16 @@ def label_and_split(name: str) -> tuple[str, str]:
     *folders, file = name.split("/")
     split = next((SPLIT_FOLDERS[folder.lower()] for folder in folders if folder.lower() in SPLIT_FOLDERS), "")
     label_folders = [folder for folder in folders if folder.lower() not in SPLIT_FOLDERS]
-    flat = FLAT_NAME.match(PurePosixPath(file).stem)
     if folders and folders[-1].lower() not in SPLIT_FOLDERS and not generic(folders[-1]):
         return tidy(label_folders[-1]), split
-    return (tidy(flat["label"]) if flat else ""), split
+    return flat_label(PurePosixPath(file).stem), split
+
+
+def flat_label(stem: str) -> str:
+    """Return the label in a file's own name, or nothing: IMG_2041, 20240501_1200 and 3f2a9c name no label."""
+    match = FLAT_NAME.match(stem)
+    label = tidy(match["label"]) if match else ""
+    return "" if label.strip("_-. ").lower() in {"", *DEVICE_NAMES} else label
 
 
 def generic(folder: str) -> bool:
@@ -195,10 +219,23 @@ def is_photo(small: Image.Image) -> bool:
     return not (largest > 0.9 or (largest > 0.6 and (counts > 4).sum() <= 8))
 
 
-def own_split(sha256: str) -> str:
-    """Return the split that a photo's content alone decides, so that adding photos never moves another."""
-    tenth = int(sha256[:8], 16) % 10
-    return "train" if tenth < 8 else "val" if tenth == 8 else "test"
+def place_in_line(sha256: str) -> float:
+    """Return where a photo's content puts it among all photos of its label: from 0 to below 10."""
+    return LINE.index(int(sha256[:8], 16) % 10) + int(sha256[8:16], 16) / 2**32
+
+
+def own_split(sha256: str, count: int) -> str:
+    """Return a photo's split by its content, of `count` photos of its label.
+
+    The front of the line tests, its end validates: a fifth each of up to 50 photos, about 10 photos each of 50 to 100,
+    a tenth each of more. Then `hold_out_enough` takes the next in line where fewer than 5 are held out. Neither share nor
+    number grows with the photos, so that adding photos never moves a photo from train to val or test, nor between these.
+    A photo of few may move from val or test to train. There is one exception: where an added photo equals or resembles a
+    held-out one, one of the two is left out, and the next in line may take its place.
+    """
+    tenths = min(2.0, max(1.0, 10 * HELD_OUT / count))
+    place = place_in_line(sha256)
+    return "test" if place < tenths else "val" if place >= 10 - tenths else "train"
 
 
 def judge(rows: list[Row]) -> list[Row]:
@@ -208,21 +245,26 @@ def judge(rows: list[Row]) -> list[Row]:
     for index, row in enumerate(rows):
         if row.verdict == "ok":
             same[row.sha256].append(index)
-    for sha256, members in same.items():
+    for members in same.values():
         one_label = len({rows[index].label for index in members}) == 1
         for position, index in enumerate(members):
             verdict = "two_labels" if not one_label else "duplicate" if position else "ok"
-            judged[index] = replace(rows[index], verdict=verdict, split=own_split(sha256) if verdict == "ok" else "")
-    return judged
+            judged[index] = replace(rows[index], verdict=verdict)
+    count = Counter(row.label for row in judged if row.verdict == "ok")
+    return [replace(row, split=own_split(row.sha256, count[row.label])) if row.verdict == "ok" else row for row in judged]
 
 
-def separate_look_alikes(rows: list[Row], thumbnails: np.ndarray) -> list[Row]:
-    """Keep each group of near-duplicates in one split: the held-out one, so that those stay what they were."""
-    separated = list(rows)
+def look_alikes(rows: list[Row], thumbnails: np.ndarray) -> list[list[int]]:
+    """Return the groups of near-duplicates among the rows that have a split, by their places."""
     used = [index for index, row in enumerate(rows) if row.split]
     hashes = np.array([int(rows[index].phash, 16) for index in used], dtype=np.uint64)
-    for group in groups(len(used), similar_pairs(hashes, thumbnails[used])):
-        members = [used[index] for index in group]
+    return [[used[index] for index in group] for group in groups(len(used), similar_pairs(hashes, thumbnails[used]))]
+
+
+def separate_look_alikes(rows: list[Row], alike: list[list[int]]) -> list[Row]:
+    """Keep each group of near-duplicates in one split: the held-out one, so that those stay what they were."""
+    separated = list(rows)
+    for members in alike:
         one_label = len({rows[index].label for index in members}) == 1
         keeper = max((rows[index].split for index in members), key=SPLITS.index)
         for index in members:
@@ -233,6 +275,31 @@ def separate_look_alikes(rows: list[Row], thumbnails: np.ndarray) -> list[Row]:
     return separated
 
 
+def hold_out_enough(rows: list[Row], alike: list[list[int]]) -> list[Row]:
+    """Move the next in line out of train where a label has too few photos in test or val; look-alikes are left out then."""
+    moved = list(rows)
+    group_of = {index: group for group in alike for index in group}
+    count = Counter((row.label, row.split) for row in rows)
+    for label in sorted({row.label for row in rows if row.split}):
+        for split in ("test", "val"):
+            for _ in range(LEAST - count[label, split]):
+                index = next_in_line(moved, label, split)
+                if index is None:
+                    break
+                for other in group_of.get(index, []):
+                    if moved[other].split:
+                        moved[other] = replace(moved[other], verdict="near_duplicate", split="")
+                moved[index] = replace(rows[index], split=split)
+    return moved
+
+
+def next_in_line(rows: list[Row], label: str, split: str) -> int | None:
+    """Return which training photo of the label stands nearest to the split's end of the line."""
+    line = [index for index, row in enumerate(rows) if (row.label, row.split) == (label, "train")]
+    nearest = min if split == "test" else max
+    return nearest(line, key=lambda index: place_in_line(rows[index].sha256), default=None)
+
+
 def checked(manifest: Manifest, photos: Path) -> Manifest:
     """Refuse what nothing can be trained on."""
     if not any(row.phash for row in manifest.rows):
@@ -240,7 +307,23 @@ def checked(manifest: Manifest, photos: Path) -> Manifest:
     if len(manifest.labels) < 2:
         names = ", ".join(manifest.labels) or "none"
         raise UserError(f"two labels or more are needed, found {names}: put photos into {photos}/<label>/")
+    if lacking := what_is_lacking(manifest):
+        more = f"; and {len(lacking) - NAMED} more labels" if len(lacking) > NAMED else ""
+        raise UserError(f"each label needs {LEAST} usable photos in each split: {'; '.join(lacking[:NAMED])}{more}")
     return manifest
+
+
+def what_is_lacking(manifest: Manifest) -> list[str]:
+    """Say of each label that has too few photos how many it has, and how many are missing where."""
+    count = Counter((row.label, row.split) for row in manifest.rows)
+    lacking = []
+    for label in sorted({row.label for row in manifest.rows}):
+        missing = {split: LEAST - count[label, split] for split in SPLITS if count[label, split] < LEAST}
+        if missing:
+            usable = sum(count[label, split] for split in SPLITS)
+            places = ", ".join(f"{number} in {split}" for split, number in missing.items())
+            lacking.append(f"{label} has {usable} and lacks {sum(missing.values())} ({places})")
+    return lacking
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -254,11 +337,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=MANIFEST)
     parser.add_argument("--keep-splits", action="store_true", help="keep train/val/test folders as they are given")
     args = parser.parse_args(argv)
-    config = load_params(args.params).data
-    manifest = build_manifest(photos_at(args.photos or config.photos), keep_splits=args.keep_splits or config.keep_splits)
-    write_data_report(manifest, args.output.parent / "report")
+    params = load_params(args.params)
+    keep_splits = args.keep_splits or params.data.keep_splits
+    manifest = build_manifest(photos_at(args.photos or params.data.photos), keep_splits=keep_splits)
+    report = args.output.parent / "report"
+    write_data_report(manifest, report)
     manifest.write(args.output)
     print(manifest.summary())
+    look_for_doubts(manifest, report, params)
+
+
+def look_for_doubts(manifest: Manifest, report: Path, params: Params) -> None:
+    """List doubtful labels where that takes at most a minute or two; else say how to."""
+    from training import doubtful  # noqa: PLC0415  (it reads manifests, so it imports this module)
+
+    photos = sum(bool(row.split) for row in manifest.rows)
+    if photos <= params.data.doubtful_up_to and doubtful.can_look():
+        doubtful.look(manifest, report, params.train.image_size)
+    elif params.data.doubtful_up_to:
+        print("doubtful labels were not looked for: `make doubtful` does it, in about a minute for 5,000 photos")
 
 
 if __name__ == "__main__":

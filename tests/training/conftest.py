@@ -22,7 +22,7 @@ SMALL = {
 def write_params(folder: Path, **train: Any) -> Path:
     """Write the project's own params.yaml, made small, into `folder`."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["data"]["photos"] = "photos"
+    params["data"] |= {"photos": "photos", "doubtful_up_to": 0}
     params["train"] |= SMALL | train
     params["evaluate"] |= {"scorecard_photos": 10, "outliers": None, "photos": None}
     path = folder / "params.yaml"

@@ -32,6 +32,7 @@ def test_the_projects_own_params_are_valid() -> None:
         ("train", "remember", -0.1, "train.remember must be 0 or more"),
         ("train", "network", "petnet", "train.remember is for efficientnet_lite0 with train.pretrained: true"),
         ("train", "optimizer", "sgd", "train.optimizer must be muon or adamw"),
+        ("data", "doubtful_up_to", -1, "data.doubtful_up_to must be at least 0"),
         ("evaluate", "refuse", 0.9, "evaluate.refuse must be from 0 to 0.5"),
     ],
 )
