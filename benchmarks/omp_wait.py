@@ -43,7 +43,7 @@ def training_step() -> Callable[[], object]:
     """Return one step of a training: forward, backward, optimizer."""
     config = load_params().train
     network = build_network(config.network, 2).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizers = Optimizers(network, config.learning_rate, config.learning_rate_other, config.weight_decay, torch.float32)
+    optimizers = Optimizers(network, config.learning_rate, config.learning_rate_other, config.weight_decay)
     photos = torch.rand(PHOTOS, 3, SIZE, SIZE) * 255
     targets = torch.eye(2)[torch.arange(PHOTOS) % 2]
 

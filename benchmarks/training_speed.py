@@ -18,6 +18,7 @@ from torch.nn import functional
 from training.augment import augment, mix
 from training.config import load_params
 from training.memory import keep_memory
+from training.learner import Learner
 from training.network import build_network
 from training.optimizer import Optimizers
 from training.train import ROOM, choose_precision
@@ -35,8 +36,10 @@ def measure(size: int, rounds: int, steps: int) -> dict[str, float]:
     config = load_params().train
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = torch.bfloat16 if choose_precision(config.precision, device) == "bf16" else torch.float32
-    network = build_network(config.network, 2).to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizers = Optimizers(network, config.learning_rate, config.learning_rate_other, config.weight_decay, precision)
+    network = build_network(config.network, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner = Learner(network, config.frozen, config.remember > 0).to(device).train(not config.pretrained)
+    rates = (config.learning_rate, config.learning_rate_other, config.weight_decay)
+    optimizers = Optimizers(network, *rates, config.optimizer == "muon", precision)
     generator = torch.Generator(device).manual_seed(0)
     kept = round(size * ROOM)
     photos = torch.randint(0, 256, (2048, 3, kept, kept), dtype=torch.uint8, device=device)
@@ -47,8 +50,8 @@ def measure(size: int, rounds: int, steps: int) -> dict[str, float]:
 
     def forward_backward(views: torch.Tensor, truth: torch.Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16):
-            logits = network(views)
-        functional.cross_entropy(logits.float(), truth).backward()
+            logits, forgotten = learner(views)
+        (functional.cross_entropy(logits.float(), truth) + config.remember * forgotten).backward()
 
     def in_memory() -> None:
         forward_backward(batch, targets)
