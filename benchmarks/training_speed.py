@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from training.augment import augment, mix
 from training.config import load_params
-from training.memory import keep_memory
 from training.learner import Learner
+from training.memory import keep_memory
 from training.network import build_network
 from training.optimizer import Optimizers
 from training.train import ROOM, choose_precision
