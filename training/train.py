@@ -27,7 +27,7 @@ from training.network import Network, build_network, count_parameters, read_chec
 from training.optimizer import Optimizers
 from training.paths import CACHE, MANIFEST, WEIGHTS
 from training.provenance import git_commit, versions
-from training.tracking import Run
+from training.tracking import Run, origin, run_name, status_told
 
 CHECKPOINT = "checkpoint.pt"
 ROOM = 1.25  # photos are kept this much larger than the crops taken from them
@@ -171,12 +171,16 @@ class Trainer:
         if not (self.rank.first and self.config.tracking):
             return
         known = self.run_id is not None
-        self.tracked = Run(self.run_id)
+        self.tracked = Run(self.run_id, name=run_name(self.config, len(self.manifest.split("train"))))
         self.run_id = self.tracked.id
         if not known:
+            commit = git_commit()
             self.tracked.log_params(asdict(self.config))
-            self.tracked.set_tags({"git_commit": git_commit(), "data_digest": self.manifest.digest, **versions()})
-            self.tracked.log_epochs(self.history)
+            self.tracked.set_tags({"git_commit": commit, "data_digest": self.manifest.digest, **versions(), **origin(commit)})
+            self.tracked.log_photos(self.manifest)
+        if not self.finished:
+            self.tracked.start()
+        self.tracked.log_epochs(self.history)
 
     def prepare(self) -> None:
         for size in self.config.sizes:
@@ -383,7 +387,8 @@ def train(config: TrainConfig, manifest: Manifest, output: Path = WEIGHTS, fresh
     trainer = Trainer(config, manifest, output, rank)
     if not fresh:
         trainer.resume(output.with_name(CHECKPOINT))
-    trainer.run()
+    with status_told(trainer):
+        trainer.run()
     rank.close()
     return trainer.history
 
