@@ -40,11 +40,6 @@ DESCRIPTION = (
     "`make register` adds the evaluation with its report, and the model."
 )
 
-EXPERIMENT_TAGS = {
-    "mlflow.note.content": DESCRIPTION,
-    "mlflow.experimentKind": "custom_model_development",  # MLflow's pages are about language models otherwise
-}
-
 logger = logging.getLogger(__name__)
 
 
@@ -85,8 +80,7 @@ class Run:
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         number = experiment.experiment_id if experiment else self.client.create_experiment(EXPERIMENT)
         if not experiment:
-            for tag, value in EXPERIMENT_TAGS.items():
-                self.client.set_experiment_tag(number, tag, value)
+            self.client.set_experiment_tag(number, "mlflow.note.content", DESCRIPTION)
         return str(self.client.create_run(number, run_name=name).info.run_id)
 
     def start(self) -> None:
