@@ -105,7 +105,7 @@ def test_the_source_of_photos_is_their_folder_or_zip(trained: Path, paths: list[
 def test_test_figures_belong_to_the_test_photos_and_to_the_model(run: Run) -> None:
     figures = json.loads(Path("reports/metrics.json").read_text())
     version = run.client.get_model_version_by_alias("petclf", "candidate")
-    metrics = {metric.key: metric for metric in run.client.get_logged_model(version.model_id).metrics}
+    metrics = {metric.key: metric for metric in run.client.get_logged_model(version.source.removeprefix("models:/")).metrics}
 
     accuracy = metrics["test_accuracy"]
     assert (accuracy.value, accuracy.dataset_name, accuracy.dataset_digest) == (
