@@ -20,18 +20,21 @@ from handler.photo_input import decode_photo
 from handler.statistics import photo_statistics
 from training import baselines, measures
 from training.calibrate import fit_distance, fit_linear, fit_temperature, synthetic_others
+from training.compare import Known, live_model, read_known
 from training.config import PARAMS, EvaluateConfig, load_params
 from training.corruptions import CORRUPTIONS, corrupted
 from training.dataset import load_others, load_split, pool
 from training.errors import UserError, run_cli
+from training.figures import Figures, from_json
 from training.files import replace_atomically, write_atomically
 from training.manifest import Manifest, Row, find_photos
 from training.network import Network, count_parameters, load_weights
 from training.paths import CALIBRATION, MANIFEST, REPORTS, WEIGHTS
 from training.photos import read_bytes
+from training.plots import Evidence
 from training.quantise import EXAMPLES, LOSS, quantise
 from training.released import summarise
-from training.report import write_report
+from training.report import how_to_open, write_report
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -93,6 +96,8 @@ class Fitted:
     unlike: nn.Module
     unlike_above: float
     figures: dict[str, Any]
+    pets: measures.Array  # the unlike scores of the test photos
+    others: measures.Array | None  # and of the other things
 
     def saved(self) -> dict[str, Any]:
         """Return it as `build/calibration.pt` holds it."""
@@ -118,6 +123,7 @@ def fit(
     temperature = fit_temperature(sets["val"].logits, sets["val"].truth)
     probabilities = sets["val"].probabilities(temperature)
     unlike = fit_unlike(network, sets, others[0] if others else None)
+    other_scores = None
     with torch.inference_mode():
         threshold = float(unlike(sets["val"].summaries[1::2]).quantile(1 - config.refuse))
         pets = unlike(sets["test"].summaries)
@@ -128,8 +134,9 @@ def fit(
             truth = np.r_[np.zeros(len(pets)), np.ones(len(strange))]
             figures |= {"others_refused": float((strange > threshold).float().mean()), "others": len(strange)}
             figures["others_roc_auc"] = float(roc_auc_score(truth, torch.cat([pets, strange]).numpy()))
+            other_scores = strange.numpy()
     unsure_below = measures.choose_unsure(sets["val"].truth.numpy(), probabilities, config.right_when_sure)
-    return Fitted(temperature, unsure_below, unlike, threshold, figures)
+    return Fitted(temperature, unsure_below, unlike, threshold, figures, pets.numpy(), other_scores)
 
 
 def fit_unlike(network: Network, sets: dict[str, Seen], others: torch.Tensor | None) -> nn.Module:
@@ -172,7 +179,9 @@ def evaluate_form(network: Network, manifest: Manifest, size: int, cache: Path, 
     return Evaluation(network, sets, fitted, figures, content)
 
 
-def evaluate(manifest: Manifest, weights: Path, config: EvaluateConfig, reports: Path, calibration: Path) -> dict[str, Any]:
+def evaluate(
+    manifest: Manifest, weights: Path, config: EvaluateConfig, reports: Path, calibration: Path, before: Known | None = None
+) -> dict[str, Any]:
     """Measure everything, write the report and the calibration, return the figures."""
     network, saved = load_weights(weights)
     if saved["labels"] != manifest.labels:
@@ -206,7 +215,15 @@ def evaluate(manifest: Manifest, weights: Path, config: EvaluateConfig, reports:
         "int8": {**int8.content, "network": as_script(int8.network), "metrics": int8.figures} if int8 else None,
     }
     replace_atomically(calibration, lambda path: torch.save(content, path))
-    write_report(figures, saved["history"], truth, probabilities, test.pixels, reports)
+    evidence = Evidence(
+        history=saved["history"],
+        truth=truth,
+        probabilities=probabilities,
+        photos=test.pixels,
+        unlike_pets=trained.fitted.pets,
+        unlike_others=trained.fitted.others,
+    )
+    write_report(from_json(Figures, figures), evidence, reports, before)
     return figures
 
 
@@ -292,13 +309,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reports", type=Path, default=REPORTS)
     parser.add_argument("--photos", help="another labelled folder or zip to measure, instead of evaluate.photos")
     parser.add_argument("--outliers", help="photos of other things, instead of evaluate.outliers")
+    parser.add_argument(
+        "--before", type=Path, help="metrics.json or petclf.pt of a model to compare with (default: the released one)"
+    )
     args = parser.parse_args(argv)
     config = load_params(args.params).evaluate
     config = replace(config, photos=args.photos or config.photos, outliers=args.outliers or config.outliers)
-    figures = evaluate(Manifest.read(args.manifest), args.weights, config, args.reports, args.weights.parent / CALIBRATION.name)
+    manifest = Manifest.read(args.manifest)
+    before = read_known(args.before) if args.before else live_model(manifest.labels)
+    figures = evaluate(manifest, args.weights, config, args.reports, args.weights.parent / CALIBRATION.name, before)
     write_atomically(args.reports / "metrics.json", json.dumps(figures, indent=2) + "\n")
     low, high = figures["test"]["interval"]
-    print(f"test accuracy {figures['test']['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}); report in {args.reports}")
+    print(f"test accuracy {figures['test']['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})\n{how_to_open(args.reports)}")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
 """MLflow: one run a training, with everything that would let someone repeat or judge it."""
 
-import base64
+import getpass
 import logging
 import os
 import re
+import signal
+import sys
+import threading
 import time
-import warnings
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from handler.model_file import ModelFileError, read_model_file
+from training.config import TrainConfig
 from training.errors import UserError
+from training.manifest import Manifest
+from training.tracked_photos import dataset_inputs
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -29,8 +32,13 @@ EXPERIMENT = "petclf"
 PAUSE = 600.0  # seconds for which a store that failed is left alone: each attempt may stall the training by 40
 EPOCHS_AT_ONCE = 100  # MLflow takes at most 1,000 metrics at once
 EPOCH_METRICS = (
-    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "learning_rate", "size",
+    "train_loss", "train_loss_plain", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "learning_rate", "size",
 )  # fmt: skip
+
+DESCRIPTION = (
+    "One run a training: its settings, its photos (as three data sets), every epoch, and the machine's load. "
+    "`make register` adds the evaluation with its report, and the model."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +46,10 @@ logger = logging.getLogger(__name__)
 class Run:
     """One training in MLflow. A store that goes away later costs a warning, not the training, unless `strict`."""
 
-    def __init__(self, run_id: str | None = None, strict: bool = False) -> None:
-        for name in ("mlflow", "alembic", "sqlalchemy", "urllib3"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+    def __init__(self, run_id: str | None = None, strict: bool = False, name: str | None = None) -> None:
+        for library in ("mlflow", "alembic", "sqlalchemy", "urllib3"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)  # a store that is away is told by us, once
         from mlflow.tracking import MlflowClient  # noqa: PLC0415  (takes seconds, and only tracking needs it)
 
         self.uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
@@ -48,10 +57,12 @@ class Run:
         self.warned = False
         self.paused_until = 0.0
         self.waiting: dict[int, list[Any]] = {}  # the metrics of each epoch that the store does not have yet
+        self.monitor: Any = None
+        self.open = run_id is None  # whether it must be told how the work ended
         try:
             self.client = MlflowClient(self.uri)
-            self.id = run_id or self.create()
-            self.client.get_run(self.id)
+            self.id = run_id or self.create(name)
+            self.end_time = self.client.get_run(self.id).info.end_time  # when the training ended: registering keeps it
             self.stored = {point.step for point in self.client.get_metric_history(self.id, EPOCH_METRICS[0])}
         except Exception as error:  # MLflow raises whatever its store raises
             if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
@@ -64,11 +75,29 @@ class Run:
                 "start it, or unset MLFLOW_TRACKING_URI to track in ./mlflow.db"
             ) from None
 
-    def create(self) -> str:
+    def create(self, name: str | None) -> str:
         """Begin a run and return its id."""
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         number = experiment.experiment_id if experiment else self.client.create_experiment(EXPERIMENT)
-        return str(self.client.create_run(number).info.run_id)
+        if not experiment:
+            self.client.set_experiment_tag(number, "mlflow.note.content", DESCRIPTION)
+        return str(self.client.create_run(number, run_name=name).info.run_id)
+
+    def start(self) -> None:
+        """Show the run as running, also one that ended before, and record the machine's load from now on."""
+        self.open, self.end_time = True, None
+        self.attempt(lambda: self.client.update_run(self.id, status="RUNNING"))
+        self.attempt(self.start_monitor)
+
+    def start_monitor(self) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # noqa: PLC0415
+
+        self.monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.uri)
+        self.monitor.start()
+
+    def log_photos(self, manifest: Manifest) -> None:
+        """Log what is trained, validated and tested on."""
+        self.attempt(lambda: self.client.log_inputs(self.id, dataset_inputs(manifest)))
 
     def log_params(self, params: dict[str, Any]) -> None:
         self.attempt(lambda: [self.client.log_param(self.id, name, value) for name, value in params.items()])
@@ -83,7 +112,7 @@ class Run:
         now = int(time.time() * 1000)
         for epoch in history:
             if (number := int(epoch["epoch"])) not in self.stored:
-                self.waiting[number] = [Metric(name, epoch[name], now, number) for name in EPOCH_METRICS]
+                self.waiting[number] = [Metric(name, epoch[name], now, number) for name in EPOCH_METRICS if name in epoch]
         self.send_waiting()
 
     def send_waiting(self) -> None:
@@ -97,16 +126,20 @@ class Run:
             for number in numbers:
                 del self.waiting[number]
 
-    def log_metrics(self, metrics: dict[str, float]) -> None:
-        self.attempt(lambda: [self.client.log_metric(self.id, name, value) for name, value in metrics.items()])
+    def log_metrics(self, metrics: dict[str, float], **belongs_to: Any) -> None:
+        """Log figures, with the model and the data set that they belong to (model_id, dataset_name, dataset_digest)."""
+        self.attempt(lambda: [self.client.log_metric(self.id, name, value, **belongs_to) for name, value in metrics.items()])
 
     def log_artifacts(self, folder: Path, name: str) -> None:
         self.attempt(lambda: self.client.log_artifacts(self.id, str(folder), name))
 
-    def finish(self) -> None:
+    def end(self, status: str) -> None:
+        """Send what is left, and say how it ended: FINISHED, FAILED or KILLED."""
+        if self.monitor and not self.warned:  # a store that is away would keep the monitor waiting
+            self.monitor.finish()
         self.paused_until = 0.0  # the last chance
         self.send_waiting()
-        self.attempt(lambda: self.client.set_terminated(self.id))
+        self.attempt(lambda: self.client.set_terminated(self.id, status, self.end_time))
 
     def attempt(self, action: Callable[[], object]) -> bool:
         """Do it and say whether it worked; the first failure is told, and none stops the training."""
@@ -124,67 +157,66 @@ class Run:
             return False
         return True
 
-    def register(self, model: Path, example: bytes) -> str:
-        """Log petclf.pt as a model that MLflow can run, and make it the candidate; returns its version."""
-        try:
-            version = self.log_model(model, example)
-            self.client.set_registered_model_alias(EXPERIMENT, "candidate", version)
-        except UserError:
-            raise
-        except Exception as error:  # see __init__
-            raise UserError(f"the tracking store {self.uri} did not take {model}: {reason(error)}") from None
-        return version
 
-    def log_model(self, model: Path, example: bytes) -> str:
-        import mlflow  # noqa: PLC0415
+class Tracked(Protocol):
+    """Work that opens a run when it gets so far."""
 
-        mlflow.set_tracking_uri(self.uri)
-        here = Path(__file__).parent
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):  # it prints what it registers; errors are raised
-            warnings.simplefilter("ignore")
-            with mlflow.start_run(run_id=self.id):
-                logged = mlflow.pyfunc.log_model(
-                    name="petclf",
-                    python_model=str(here / "pyfunc_model.py"),
-                    artifacts={"model": str(model.resolve()), **beside(model)},
-                    code_paths=[str(here.parent / "handler")],
-                    pip_requirements=worker_requirements(here.parent / "handler" / "requirements.txt"),
-                    signature=signature(json_metadata(model)["labels"]),
-                    input_example={"photo": [base64.b64encode(example).decode()]},
-                    registered_model_name=EXPERIMENT,
-                )
-        return str(logged.registered_model_version)
+    tracked: Run | None
 
 
-def beside(model: Path) -> dict[str, str]:
-    """Return the int8 form that was exported with the model: archives are built from what is registered."""
-    int8 = model.resolve().with_name("petclf-int8.pt")
-    return {"int8": str(int8)} if int8.exists() and int8.stat().st_size else {}
-
-
-def signature(labels: list[str]) -> Any:
-    """Return what goes in and comes out: base64 of a photo's bytes; the answer and all probabilities."""
-    from mlflow.models import ModelSignature  # noqa: PLC0415
-    from mlflow.types import ColSpec, Schema  # noqa: PLC0415
-
-    numbers = [f"probability_{label}" for label in labels]
-    outputs: list[Any] = [ColSpec("string", "label"), ColSpec("boolean", "unsure")]
-    outputs += [ColSpec("double", name) for name in ("confidence", "unlike", *numbers)]
-    return ModelSignature(Schema([ColSpec("string", "photo")]), Schema(outputs))
-
-
-def worker_requirements(path: Path) -> list[str]:
-    """Return the pinned packages that answering needs."""
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
-
-
-def json_metadata(model: Path) -> dict[str, Any]:
-    """Return the facts that travel inside petclf.pt."""
+@contextmanager
+def status_told(work: Tracked) -> Iterator[None]:
+    """Tell the work's run how the work ended. SIGTERM, which ends a container or a job, counts as being killed."""
+    status = "FINISHED"
     try:
-        return read_model_file(model).metadata
-    except (OSError, ModelFileError):
-        raise UserError(f"cannot read {model} as TorchScript; run `make export`") from None
+        with terminable():
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except BaseException:
+        status = "FAILED"
+        raise
+    finally:
+        if work.tracked and work.tracked.open:
+            work.tracked.end(status)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the work by an exception, so that what must be told is told."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be caught
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_name(config: TrainConfig, photos: int) -> str:
+    """Return the recipe in a few words, as the list of runs shows it."""
+    start = "pretrained" if config.pretrained else "from scratch"
+    length = f"{config.epochs} epochs" if config.minutes is None else f"{config.minutes:g}min"
+    return f"{config.network} {start} {config.image_size}px {length} {photos:,} photos"
+
+
+def origin(commit: str) -> dict[str, str]:
+    """Return the tags by which MLflow's pages show who ran what."""
+    return {
+        "mlflow.user": user(),
+        "mlflow.source.name": "training.train",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit,
+    }
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # containers run under numbers that have no name
+        return f"user {os.getuid()}"
 
 
 def reason(error: Exception) -> str:

@@ -29,9 +29,10 @@ from training.network import build_network, continue_from, count_parameters, rea
 from training.optimizer import Optimizers
 from training.paths import CACHE, MANIFEST, WEIGHTS
 from training.provenance import git_commit, versions
-from training.tracking import Run
+from training.tracking import Run, origin, run_name, status_told
 
 CHECKPOINT = "checkpoint.pt"
+PLAIN = 500  # training photos whose loss without augmentation is measured after each epoch, as validation's is
 ROOM = 1.25  # photos are kept this much larger than the crops taken from them
 HEAD_PHOTOS = 8000  # enough for the linear head that a pretrained network starts with
 
@@ -173,7 +174,7 @@ class Trainer:
             if pixels_of_size is None or pixels_of_size[0] != size:
                 pixels_of_size = (size, *self.photos(size), self.others(size))
             self.train_epoch(wrapped, schedule, size, *pixels_of_size[1:])
-            self.finish_epoch(schedule, size, validation)
+            self.finish_epoch(schedule, size, validation, some_of(*pixels_of_size[1:3]))
         self.save_weights()
 
     def start_head(self) -> None:
@@ -202,12 +203,16 @@ class Trainer:
         if not (self.rank.first and self.config.tracking):
             return
         known = self.run_id is not None
-        self.tracked = Run(self.run_id)
+        self.tracked = Run(self.run_id, name=run_name(self.config, len(self.manifest.split("train"))))
         self.run_id = self.tracked.id
         if not known:
+            commit = git_commit()
             self.tracked.log_params(asdict(self.config))
-            self.tracked.set_tags({"git_commit": git_commit(), "data_digest": self.manifest.digest, **versions()})
-            self.tracked.log_epochs(self.history)
+            self.tracked.set_tags({"git_commit": commit, "data_digest": self.manifest.digest, **versions(), **origin(commit)})
+            self.tracked.log_photos(self.manifest)
+        if not self.finished:
+            self.tracked.start()
+        self.tracked.log_epochs(self.history)
 
     def prepare(self) -> None:
         for size in self.config.sizes:
@@ -287,16 +292,25 @@ class Trainer:
             else:
                 slow.copy_(fast)
 
-    def finish_epoch(self, schedule: Schedule, size: int, validation: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def finish_epoch(
+        self,
+        schedule: Schedule,
+        size: int,
+        validation: tuple[torch.Tensor, torch.Tensor],
+        training: tuple[torch.Tensor, torch.Tensor],
+    ) -> None:
         """Validate, tell, and keep a checkpoint."""
         self.epoch += 1
         progress = schedule.progress(self.step)
         done = torch.tensor(float(progress >= 1), device=self.rank.device)
         self.finished = bool(self.rank.mean(done) > 0)  # by the clock, processes may differ; one is enough
-        loss, accuracy = self.validate(min(round(size * ROOM), self.config.image_size), *validation)
+        seen_at = min(round(size * ROOM), self.config.image_size)
+        loss, accuracy = self.validate(seen_at, *validation)
+        plain, _ = self.validate(seen_at, *training)
         self.seconds = schedule.seconds
+        losses = {"train_loss_plain": plain, "val_loss": loss}
         self.history.append(
-            {"epoch": self.epoch, "size": size, **self.last, "val_loss": loss, "val_accuracy": accuracy, "seconds": self.seconds}
+            {"epoch": self.epoch, "size": size, **self.last, **losses, "val_accuracy": accuracy, "seconds": self.seconds}
         )
         if self.rank.first:
             print(epoch_line(self.history[-1]), flush=True)
@@ -389,6 +403,12 @@ def resized(photos: torch.Tensor, size: int) -> torch.Tensor:
     return functional.interpolate(photos.float(), (size, size), mode="bilinear", antialias=True)
 
 
+def some_of(photos: torch.Tensor, labels: torch.Tensor, count: int = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return some training photos, spread over all, on the processor where validation's are."""
+    step = max(1, len(labels) // count)
+    return photos[::step][:count].cpu(), labels[::step][:count].cpu()
+
+
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Return bf16 where the processor computes in it, else fp32."""
     if wanted != "auto":
@@ -407,9 +427,9 @@ def progress_line(total: torch.Tensor, schedule: Schedule, progress: float, star
 
 def epoch_line(epoch: dict[str, float]) -> str:
     return (
-        f"epoch {epoch['epoch']:.0f} at {epoch['size']:.0f} px: train loss {epoch['train_loss']:.3f}, validation loss "
-        f"{epoch['val_loss']:.3f}, accuracy {epoch['val_accuracy']:.2%}, {epoch['images_per_second']:.0f} images/s, "
-        f"{epoch['seconds'] / 60:.1f} min"
+        f"epoch {epoch['epoch']:.0f} at {epoch['size']:.0f} px: loss {epoch['train_loss_plain']:.3f} on training photos, "
+        f"{epoch['val_loss']:.3f} on validation photos; validation accuracy {epoch['val_accuracy']:.2%}; "
+        f"{epoch['images_per_second']:.0f} images/s; {epoch['seconds'] / 60:.1f} min"
     )
 
 
@@ -419,7 +439,8 @@ def train(config: TrainConfig, manifest: Manifest, output: Path = WEIGHTS, fresh
     trainer = Trainer(config, manifest, output, rank)
     if not fresh:
         trainer.resume(output.with_name(CHECKPOINT))
-    trainer.run()
+    with status_told(trainer):
+        trainer.run()
     rank.close()
     return trainer.history
 

@@ -45,11 +45,10 @@ def test_the_report_has_figures_and_pictures(trained: Path) -> None:
     assert figures["test"]["accuracy"] >= 0.9
     assert set(figures["baselines"]) == {"mean colour", "20,000 parameters"}
     assert list(figures["scorecard"]["accuracy"]) == list(CORRUPTIONS)
-    pictures = {"curves", "confusion", "roc", "precision_recall", "reliability", "coverage", "mistakes", "scorecard"}
+    pictures = {"curves", "confusion", "roc", "precision_recall", "reliability", "coverage", "unlike", "slices", "scorecard"}
     assert {path.stem for path in (trained / "reports").glob("*.png")} == pictures
-    report = (trained / "reports" / "report.md").read_text()
-    assert f"| balanced accuracy | {figures['test']['balanced_accuracy']:.2%} |" in report
-    assert all(f"]({name}.png)" in report for name in pictures)
+    report = (trained / "reports" / "report.html").read_text(encoding="utf-8")
+    assert f'<td>balanced accuracy</td><td class="number">{figures["test"]["balanced_accuracy"]:.2%}</td>' in report
 
 
 def test_the_model_carries_its_facts(trained: Path) -> None:
