@@ -23,7 +23,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data train fit evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -102,7 +102,10 @@ data: setup ## Read photos: make data PHOTOS=folder-or-zip
 train: setup ## Train, or continue a training (FRESH=1 starts anew)
 	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
 
-evaluate: setup ## Measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
+fit: setup ## Choose temperature and thresholds on validation photos (OUTLIERS=other things)
+	@$(BIN)/python -m training.fit $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
+
+evaluate: fit ## Fit, then measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
 	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")
 
 export: setup ## Write build/petclf.pt, checked

@@ -164,7 +164,7 @@ class Trainer:
         """Return the half of the other things' photos that may be learned from."""
         if self.config.outliers is None:
             return None
-        return load_others(Path(self.config.outliers), round(size * ROOM))[0].to(self.rank.device)
+        return load_others(Path(self.config.outliers), round(size * ROOM), "learn").to(self.rank.device)
 
     def start_tracking(self) -> None:
         """Open this training's run, the old one if it continues; epochs that it lacks are told it now."""
