@@ -24,7 +24,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -106,7 +106,10 @@ doubtful: setup ## List photos whose label is likely wrong in data/report (make 
 train: setup ## Train, or continue a training (FRESH=1 starts anew; MINUTES=40 sets a time budget)
 	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES))
 
-evaluate: setup ## Measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
+fit: setup ## Choose temperature and thresholds on validation photos (OUTLIERS=other things)
+	@$(BIN)/python -m training.fit $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
+
+evaluate: fit ## Fit, then measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
 	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")
 
 export: setup ## Write build/petclf.pt, checked

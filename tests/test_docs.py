@@ -63,11 +63,11 @@ def test_every_setting_that_the_docs_name_is_in_the_params(path: Path) -> None:
 def test_every_stage_of_the_pipeline_runs_what_make_runs() -> None:
     stages = yaml.safe_load(read("dvc.yaml"))["stages"]
     made = re.findall(r"python (-m training\.\w+)", read("Makefile"))
-    assert list(stages) == ["prepare", "train", "evaluate", "export"]
+    assert list(stages) == ["prepare", "train", "fit", "evaluate", "export"]
     assert [stage["cmd"] for stage in stages.values() if stage["cmd"].removeprefix("python ") not in made] == []
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "export"])
+@pytest.mark.parametrize("stage", ["prepare", "train", "fit", "evaluate", "export"])
 def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
     """The other stages' own files are followed through what they make, not through their code."""
     stages = yaml.safe_load(read("dvc.yaml"))["stages"]

@@ -92,13 +92,15 @@ class EvaluateConfig:
     outliers: str | None
     photos: str | None
     refuse: float
-    right_when_sure: float
+    wrong_when_sure: float
+    promise_confidence: float
     scorecard_photos: int
     baselines: bool
 
     def __post_init__(self) -> None:
         require(0 < self.refuse < 0.5, "evaluate.refuse must be from 0 to 0.5")
-        require(0.5 < self.right_when_sure <= 1, "evaluate.right_when_sure must be from 0.5 to 1")
+        require(0 < self.wrong_when_sure < 0.5, "evaluate.wrong_when_sure must be from 0 to 0.5")
+        require(0.5 <= self.promise_confidence < 1, "evaluate.promise_confidence must be from 0.5 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from training.manifest import Manifest, Row
 from training.paths import CACHE
 from training.photos import list_files, read_bytes
 from training.processes import start_pool
+
+HALVES = ("learn", "measure")  # of the photos of other things
 
 
 def load_split(manifest: Manifest, split: str, size: int, cache: Path = CACHE) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,17 +38,20 @@ def load_split(manifest: Manifest, split: str, size: int, cache: Path = CACHE) -
     return photos, torch.tensor([manifest.labels.index(row.label) for row in rows])
 
 
-def load_others(source: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return photos of other things: one half to learn from, the other to measure with, by their content."""
-    halves: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+def load_others(source: Path, size: int, half: Literal["learn", "measure"]) -> torch.Tensor:
+    """Return photos of other things: the half to `learn` from, or the half to `measure` with, by their content.
+
+    The photos of the other half are not even decoded.
+    """
+    photos = []
     for name in list_files(source):
         data = read_bytes(f"{source.as_posix()}/{name}")
-        with suppress(photo_input.InvalidPhoto):
-            photo = decode_photo(data, size)
-            halves[int(hashlib.sha256(data).hexdigest()[:8], 16) % 2].append(photo)
-    if not halves[0] or not halves[1]:
+        if HALVES[int(hashlib.sha256(data).hexdigest()[:8], 16) % 2] == half:
+            with suppress(photo_input.InvalidPhoto):
+                photos.append(decode_photo(data, size))
+    if not photos:
         raise UserError(f"too few readable photos of other things in {source}")
-    return torch.stack(halves[0]), torch.stack(halves[1])
+    return torch.stack(photos)
 
 
 def digest(rows: list[Row], size: int) -> str:

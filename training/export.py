@@ -8,18 +8,19 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL import Image
 
 from handler.golden import golden_photos
 from handler.model_file import TOLERANCE
-from training.calibrate import rebuild_unlike
 from training.config import PARAMS, ExportConfig, load_params
 from training.errors import UserError, run_cli
+from training.figures import Figures, Form, as_json, read_figures
 from training.files import write_atomically
-from training.network import Network, count_parameters, load_weights, read_checkpoint
+from training.fitted import Calibration, Fitted, digest, read_calibration
+from training.network import Network, count_parameters, load_weights
 from training.paths import CALIBRATION, MODEL, REPORTS, WEIGHTS
 from training.provenance import git_commit
 from training.released import Released
@@ -33,33 +34,35 @@ LOADS_ALONE = (
 def export(weights: Path, calibration: Path, metrics: Path, config: ExportConfig, output: Path) -> dict[str, Any]:
     """Write petclf.pt after proving it; returns its metadata."""
     network, saved = load_weights(weights)
-    fitted = read_checkpoint(calibration, "run `make evaluate`")
-    if fitted["weights"] != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise UserError(f"{calibration} belongs to other weights than {weights}; run `make evaluate`")
+    fitted, figures = read_calibration(calibration, weights), read_figures(metrics)
+    if figures.calibration != digest(calibration):
+        raise UserError(f"{metrics} measured another model than {weights} with {calibration}; run `make evaluate`")
     golden = golden_photos(saved["image_size"])
-    scripted = released(network, fitted, golden)
-    metadata = describe(saved, fitted, metrics, config, answers(scripted, golden), count_parameters(network))
-    extra = {"golden.png": as_png(golden[0])}
-    content = b""  # no second form: the file is there all the same, so that none of another model is taken for it
-    if fitted["int8"]:
-        quantised = cast(Network, torch.jit.load(io.BytesIO(fitted["int8"]["network"])))  # it has the same ways in
-        int8 = released(quantised, fitted["int8"], golden)
-        content = as_bytes(int8)
-        metadata["int8"] = {
-            "sha256": hashlib.sha256(content).hexdigest(),
-            **facts(fitted["int8"], answers(int8, golden)),
-            "metrics": headlines(fitted["int8"]["metrics"]),
-        }
-    extra["metadata.json"] = json.dumps(metadata, ensure_ascii=False, indent=1).encode()
+    scripted = released(network, fitted.fp32, golden)
+    metadata = describe(saved, fitted.fp32, figures, config, answers(scripted, golden), count_parameters(network))
+    content, int8 = export_int8(fitted, figures, golden)
+    metadata |= int8
+    extra = {"golden.png": as_png(golden[0]), "metadata.json": json.dumps(metadata, ensure_ascii=False, indent=1).encode()}
     write_atomically(output.with_name("petclf-int8.pt"), content)
     write_atomically(output, as_bytes(scripted, extra))
     prove_alone(output, saved["image_size"])
     return metadata
 
 
-def released(network: Network, fitted: dict[str, Any], golden: torch.Tensor) -> torch.jit.ScriptModule:
+def export_int8(fitted: Calibration, figures: Figures, golden: torch.Tensor) -> tuple[bytes, dict[str, Any]]:
+    """Return the int8 form and its facts; without one the file is empty, so that none of another model is taken for it."""
+    network = fitted.quantised()
+    if not (network and fitted.int8 and figures.int8):
+        return b"", {}
+    int8 = released(network, fitted.int8, golden)
+    content = as_bytes(int8)
+    own = facts(fitted.int8, answers(int8, golden))
+    return content, {"int8": {"sha256": hashlib.sha256(content).hexdigest(), **own, "metrics": headlines(figures.int8)}}
+
+
+def released(network: Network, fitted: Fitted, golden: torch.Tensor) -> torch.jit.ScriptModule:
     """Return the network with what was fitted to it, as TorchScript that was compared with what it was made from."""
-    eager = Released(network, fitted["temperature"], rebuild_unlike(fitted["unlike"])).eval()
+    eager = Released(network, fitted.temperature, fitted.unlike_score()).eval()
     scripted = torch.jit.script(eager)
     compare(eager, scripted, golden)
     return scripted
@@ -104,17 +107,13 @@ def answers(scripted: torch.jit.ScriptModule, photos: torch.Tensor) -> list[dict
 
 def describe(
     saved: dict[str, Any],
-    fitted: dict[str, Any],
-    metrics: Path,
+    fitted: Fitted,
+    figures: Figures,
     config: ExportConfig,
     golden: list[dict[str, Any]],
     parameters: int,
 ) -> dict[str, Any]:
     """Return what travels with the weights."""
-    try:
-        figures = json.loads(metrics.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no figures at {metrics}; run `make evaluate`") from None
     return {
         "name": config.name,
         "version": config.version,
@@ -135,15 +134,16 @@ def describe(
     }
 
 
-def headlines(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: figures[name] for name in ("test", "unlike", "camera_photos") if name in figures}
+def headlines(figures: Form) -> dict[str, Any]:
+    names = ("test", "sure", "promise", "unlike", "camera_photos")
+    return {name: as_json(getattr(figures, name)) for name in names if getattr(figures, name)}
 
 
-def facts(fitted: dict[str, Any], golden: list[dict[str, Any]]) -> dict[str, Any]:
+def facts(fitted: Fitted, golden: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what belongs to one form of the network, and would be wrong for another."""
     return {
-        "thresholds": {"unsure_below": fitted["unsure_below"], "unlike_above": fitted["unlike_above"]},
-        "reference": fitted["reference"],
+        "thresholds": {"unsure_below": fitted.unsure_below, "unlike_above": fitted.unlike_above},
+        "reference": fitted.reference,
         "golden": golden,
     }
 

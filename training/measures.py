@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
+
+from training.figures import CoveragePoint, PhotoSet, Share, Sure
 
 Array = np.ndarray[Any, Any]
 ROUNDING = 1e-9  # probabilities of equal labels may lie this much below their share
@@ -19,10 +22,10 @@ def interval(right: int, count: int, z: float = 1.959964) -> list[float]:
     return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
-def accuracy(truth: Array, probabilities: Array) -> dict[str, Any]:
+def accuracy(truth: Array, probabilities: Array) -> Share:
     """Return the share of right answers, with its interval and count."""
     right = int((probabilities.argmax(1) == truth).sum())
-    return {"accuracy": right / len(truth), "interval": interval(right, len(truth)), "photos": len(truth)}
+    return Share(accuracy=right / len(truth), interval=interval(right, len(truth)), photos=len(truth))
 
 
 def calibration_error(truth: Array, probabilities: Array, bins: int = 15) -> float:
@@ -45,42 +48,49 @@ def reliability(truth: Array, probabilities: Array, bins: int = 15) -> list[dict
     ]
 
 
-def everything(truth: Array, probabilities: Array, labels: Sequence[str]) -> dict[str, Any]:
-    """Return all figures of one set of photos."""
+def everything(truth: Array, probabilities: Array, labels: Sequence[str]) -> PhotoSet:
+    """Return all figures of one set of photos, whatever labels it has photos of."""
     answers, numbers = probabilities.argmax(1), list(range(len(labels)))
-    scores = probabilities[:, 1] if len(labels) == 2 else probabilities
-    return {
-        **accuracy(truth, probabilities),
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(truth, answers)),
-        "f1": dict(zip(labels, metrics.f1_score(truth, answers, average=None, labels=numbers).tolist(), strict=True)),
-        "roc_auc": float(metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=numbers)),
-        "log_loss": float(metrics.log_loss(truth, probabilities.astype(np.float64), labels=numbers)),
-        "calibration_error": calibration_error(truth, probabilities),
-        "confusion": metrics.confusion_matrix(truth, answers, labels=numbers).tolist(),
-    }
+    f1 = metrics.f1_score(truth, answers, average=None, labels=numbers, zero_division=0.0)
+    return PhotoSet(
+        **asdict(accuracy(truth, probabilities)),
+        balanced_accuracy=float(np.mean([(answers[truth == label] == label).mean() for label in np.unique(truth)])),
+        f1=dict(zip(labels, f1.tolist(), strict=True)),
+        roc_auc=roc_auc(truth, probabilities),
+        log_loss=float(metrics.log_loss(truth, probabilities.astype(np.float64), labels=numbers)),
+        calibration_error=calibration_error(truth, probabilities),
+        confusion=metrics.confusion_matrix(truth, answers, labels=numbers).tolist(),
+    )
 
 
-def coverage(truth: Array, probabilities: Array) -> list[dict[str, float]]:
+def roc_auc(truth: Array, probabilities: Array) -> float | None:
+    """Return the mean over labels of each against the rest; one of two labels says all, and one with no photos nothing."""
+    labels = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    areas = [metrics.roc_auc_score(truth == label, probabilities[:, label]) for label in labels if len(set(truth == label)) == 2]
+    return float(np.mean(areas)) if areas else None
+
+
+def coverage(truth: Array, probabilities: Array) -> list[CoveragePoint]:
     """Return, for each confidence below which an answer would be `unsure`, what share is answered and how well."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    rows = []
-    lowest = 100 // probabilities.shape[1]  # in percent; no answer is less confident, so there is always a row
-    for threshold in np.arange(lowest, 100) / 100:
+    lowest = 100 // probabilities.shape[1]  # in percent; no answer is less confident, so there is always a point
+    points = []
+    for threshold in np.r_[np.arange(lowest, 99) / 100, np.arange(990, 1000) / 1000]:
         sure = confidence >= threshold - ROUNDING
         if sure.any():
-            rows.append({"threshold": float(threshold), "coverage": float(sure.mean()), "accuracy": float(right[sure].mean())})
-    return rows
+            share, accuracy = float(sure.mean()), float(right[sure].mean())
+            points.append(CoveragePoint(threshold=float(threshold), coverage=share, accuracy=accuracy))
+    return points
 
 
-def choose_unsure(truth: Array, probabilities: Array, wanted: float) -> float:
-    """Return the lowest confidence from which on answers are right at the wanted rate, or the best there is."""
-    rows = coverage(truth, probabilities)
-    good = [row for row in rows if row["accuracy"] >= wanted]
-    chosen = good[0] if good else max(rows, key=lambda row: row["accuracy"])
-    return chosen["threshold"]
+def sure_answers(truth: Array, probabilities: Array, sure: Array) -> Sure | None:
+    """Return how many answers are sure, and how right those are."""
+    if not sure.any():
+        return None
+    return Sure(**asdict(accuracy(truth[sure], probabilities[sure])), coverage=float(sure.mean()))
 
 
-def slices(truth: Array, probabilities: Array, statistics: dict[str, Array]) -> dict[str, dict[str, Any]]:
+def slices(truth: Array, probabilities: Array, statistics: dict[str, Array]) -> dict[str, Share]:
     """Return the accuracy on the dark, bright, small, wide and tall photos among these."""
     brightness = statistics["brightness"]
     aspect = statistics["width"] / statistics["height"]

@@ -26,8 +26,7 @@ class ImagenetUnlike(nn.Module):
             self.register_buffer(name, value)
 
     def forward(self, summary: torch.Tensor) -> torch.Tensor:
-        channels = summary.shape[1] // 3  # the last map's peaks, means and deviations
-        return 1 - torch.softmax(self.logits(summary[:, channels : 2 * channels]), 1) @ self.familiar
+        return 1 - torch.softmax(self.logits(pooled(summary)), 1) @ self.familiar
 
     def logits(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the 1,000 classes' logits of pooled features [N, 1280]."""
@@ -79,6 +78,12 @@ def summarise(maps: list[torch.Tensor]) -> torch.Tensor:
     squares = torch.cat([features.square().mean((2, 3)) for features in maps], 1)  # torch.var takes fifteen times as long
     deviations = (squares - means.square()).clamp(min=0).sqrt()
     return torch.cat([maps[-1].amax((2, 3)), means, deviations], 1)
+
+
+def pooled(summary: torch.Tensor) -> torch.Tensor:
+    """Return the channels' means out of a summary of one map: its peaks, means and deviations."""
+    channels = summary.shape[1] // 3
+    return summary[:, channels : 2 * channels]
 
 
 class Released(nn.Module):

@@ -121,6 +121,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, manifest: Manifest, output: Path, rank: Rank) -> None:
         self.config, self.manifest, self.rank, self.output = config, manifest, rank, output
+        self.commit = git_commit()  # of the code that trains: the files may change before it ends
         self.cache = output.parent / CACHE.name
         torch.manual_seed(config.seed)
         network = build_network(config.network, len(manifest.labels), config.pretrained)
@@ -196,7 +197,7 @@ class Trainer:
         """Return the half of the other things' photos that may be learned from."""
         if self.config.outliers is None:
             return None
-        return load_others(Path(self.config.outliers), round(size * ROOM))[0].to(self.rank.device)
+        return load_others(Path(self.config.outliers), round(size * ROOM), "learn").to(self.rank.device)
 
     def start_tracking(self) -> None:
         """Open this training's run, the old one if it continues; epochs that it lacks are told it now."""
@@ -206,9 +207,9 @@ class Trainer:
         self.tracked = Run(self.run_id, name=run_name(self.config, len(self.manifest.split("train"))))
         self.run_id = self.tracked.id
         if not known:
-            commit = git_commit()
+            tags = {"git_commit": self.commit, "data_digest": self.manifest.digest, **versions(), **origin(self.commit)}
             self.tracked.log_params(asdict(self.config))
-            self.tracked.set_tags({"git_commit": commit, "data_digest": self.manifest.digest, **versions(), **origin(commit)})
+            self.tracked.set_tags(tags)
             self.tracked.log_photos(self.manifest)
         if not self.finished:
             self.tracked.start()
@@ -377,7 +378,7 @@ class Trainer:
             "seed": self.config.seed,
             "history": self.history,
             "data_digest": self.manifest.digest,
-            "git_commit": git_commit(),
+            "git_commit": self.commit,
             "versions": versions(),
             "seconds": self.seconds,
             "mlflow_run": self.run_id,

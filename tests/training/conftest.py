@@ -45,11 +45,11 @@ def child_environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder in which manifest, train, evaluate, export have run, on drawn cats and dogs."""
+    """A project folder in which every step has run, on drawn cats and dogs."""
     folder = tmp_path_factory.mktemp("trained")
     draw_folder(folder / "photos", ("cat", "dog"), 140)
     write_params(folder, tracking=True)
-    for name in ("manifest", "train", "evaluate", "export"):
+    for name in ("manifest", "train", "fit", "evaluate", "export"):
         result = run_module(f"training.{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder

@@ -47,7 +47,7 @@ def test_the_pipeline_runs_once_and_travels_through_a_remote(tmp_path: Path) -> 
     first = dvc("repro", cwd=project)
     second = dvc("repro", cwd=project)
 
-    assert [f"Running stage '{name}'" in first for name in ("prepare", "train", "evaluate", "export")] == [True] * 4
+    assert [f"Running stage '{name}'" in first for name in ("prepare", "train", "fit", "evaluate", "export")] == [True] * 5
     assert "Running stage" not in second
     assert "Data and pipelines are up to date." in second
 

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 
 from training import measures
 from training.calibrate import fit_distance, fit_linear, fit_temperature, rebuild_unlike, synthetic_others
+from training.figures import CoveragePoint, PhotoSet, Share, Sure
 
 TRUTH = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
 
 
 def test_accuracy_comes_with_wilsons_interval() -> None:
-    assert measures.accuracy(TRUTH, PROBABILITIES) == {
-        "accuracy": 0.75,
-        "interval": [pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)],
-        "photos": 4,
-    }
+    assert measures.accuracy(TRUTH, PROBABILITIES) == Share(
+        accuracy=0.75, interval=[pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)], photos=4
+    )
 
 
 def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy() -> None:
@@ -27,26 +27,56 @@ def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy()
 def test_everything_is_measured() -> None:
     figures = measures.everything(TRUTH, PROBABILITIES, ["cat", "dog"])
 
-    assert figures["balanced_accuracy"] == 0.75
-    assert figures["f1"] == {"cat": pytest.approx(2 / 3), "dog": pytest.approx(0.8)}
-    assert figures["roc_auc"] == 1.0
-    assert figures["confusion"] == [[1, 1], [0, 2]]
-    assert figures["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean())
+    assert figures == PhotoSet(
+        **vars(measures.accuracy(TRUTH, PROBABILITIES)),
+        balanced_accuracy=0.75,
+        f1={"cat": pytest.approx(2 / 3), "dog": pytest.approx(0.8)},
+        roc_auc=1.0,
+        log_loss=pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean()),
+        calibration_error=pytest.approx(0.3),
+        confusion=[[1, 1], [0, 2]],
+    )
 
 
 def test_three_labels_are_measured_too() -> None:
     truth, probabilities = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
 
-    assert measures.everything(truth, probabilities, ["a", "b", "c"])["roc_auc"] == 1.0
+    assert measures.everything(truth, probabilities, ["a", "b", "c"]).roc_auc == 1.0
 
 
-def test_unsure_is_the_lowest_confidence_that_is_right_often_enough() -> None:
-    assert measures.choose_unsure(TRUTH, PROBABILITIES, wanted=1.0) == pytest.approx(0.61)
-    assert measures.choose_unsure(TRUTH, PROBABILITIES, wanted=0.75) == 0.5
+@pytest.mark.parametrize("labels", [2, 3, 5])
+def test_figures_are_those_of_scikit_learn(labels: int) -> None:
+    random = np.random.default_rng(labels)
+    truth, probabilities = random.integers(labels, size=200), random.dirichlet(np.ones(labels), 200)
+
+    figures = measures.everything(truth, probabilities, list("abcde"[:labels]))
+
+    scores = probabilities[:, 1] if labels == 2 else probabilities
+    assert figures.roc_auc == pytest.approx(metrics.roc_auc_score(truth, scores, multi_class="ovr"))
+    assert figures.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truth, probabilities.argmax(1)))
+
+
+def test_a_set_without_photos_of_a_label_is_measured_by_the_others() -> None:
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.4, 0.5, 0.1]])
+
+    figures = measures.everything(np.array([0, 0, 1]), probabilities, ["a", "b", "c"])
+
+    assert (figures.accuracy, figures.balanced_accuracy, figures.roc_auc) == (pytest.approx(2 / 3), 0.75, 0.75)
+    assert figures.f1 == {"a": pytest.approx(2 / 3), "b": 1.0, "c": 0.0}
+    assert measures.everything(np.array([0, 0]), probabilities[:2], ["a", "b", "c"]).roc_auc is None
+
+
+def test_sure_answers_are_counted_among_all() -> None:
+    sure = np.array([True, True, False, False])
+
+    assert measures.sure_answers(TRUTH, PROBABILITIES, sure) == Sure(
+        accuracy=0.5, interval=measures.interval(1, 2), photos=2, coverage=0.5
+    )
+    assert measures.sure_answers(TRUTH, PROBABILITIES, ~sure & sure) is None
 
 
 def test_coverage_of_two_labels_begins_at_one_half() -> None:
-    assert [row["threshold"] for row in measures.coverage(TRUTH, PROBABILITIES)] == [
+    assert [row.threshold for row in measures.coverage(TRUTH, PROBABILITIES)] == [
         pytest.approx(percent / 100) for percent in range(50, 91)
     ]
 
@@ -55,16 +85,15 @@ def test_coverage_of_two_labels_begins_at_one_half() -> None:
 def test_a_model_that_knows_nothing_is_sure_from_its_lowest_confidence_on(labels: int) -> None:
     truth, probabilities = np.arange(labels), np.full((labels, labels), 1 / labels - 1e-12)
 
-    assert measures.coverage(truth, probabilities)[0] == {
-        "threshold": 100 // labels / 100, "coverage": 1.0, "accuracy": 1 / labels,
-    }  # fmt: skip
-    assert measures.choose_unsure(truth, probabilities, wanted=0.99) == 100 // labels / 100
+    assert measures.coverage(truth, probabilities)[0] == CoveragePoint(
+        threshold=100 // labels / 100, coverage=1.0, accuracy=1 / labels
+    )
 
 
 def test_coverage_of_three_unconvincing_labels_begins_at_a_third() -> None:
     rows = measures.coverage(np.array([0, 1]), np.array([[0.40, 0.35, 0.25], [0.34, 0.33, 0.33]]))
 
-    assert [(row["threshold"], row["coverage"], row["accuracy"]) for row in rows[:2] + rows[-1:]] == [
+    assert [(row.threshold, row.coverage, row.accuracy) for row in rows[:2] + rows[-1:]] == [
         (0.33, 1.0, 0.5), (0.34, 1.0, 0.5), (0.40, 0.5, 1.0),
     ]  # fmt: skip
 
@@ -78,10 +107,10 @@ def test_slices_pick_photos_by_what_they_are_like() -> None:
     }
     result = measures.slices(TRUTH, PROBABILITIES, statistics)
 
-    assert {name: row["photos"] for name, row in result.items()} == {
+    assert {name: row.photos for name, row in result.items()} == {
         "dark": 1, "bright": 1, "low contrast": 1, "small": 1, "wide": 1, "tall": 1,
     }  # fmt: skip
-    assert result["small"]["accuracy"] == 0.0
+    assert result["small"].accuracy == 0.0
 
 
 def test_temperature_recovers_the_scale_that_logits_were_given() -> None:

@@ -18,14 +18,14 @@ from tests.conftest import draw_folder
 from tests.drawing import draw_photo, encoded
 from tests.training.conftest import run_module
 from training import evaluate as evaluation
-from training import export
-from training.calibrate import rebuild_unlike
+from training import export, fit
 from training.corruptions import CORRUPTIONS, corrupted
-from training.evaluate import look, read_all
+from training.fitted import read_calibration
 from training.manifest import Manifest
 from training.network import load_weights
 from training.quantise import quantise
 from training.released import Released, summarise
+from training.seen import look, read_all
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_the_map_of_evidence_averages_to_the_logits_exactly(trained: Path, model
 
 def test_scripted_and_trained_agree_on_photos_read_as_the_server_reads(trained: Path, model: torch.jit.ScriptModule) -> None:
     network, _ = load_weights(trained / "build" / "weights.pt")
-    fitted = torch.load(trained / "build" / "calibration.pt", weights_only=True)
-    eager = Released(network, fitted["temperature"], rebuild_unlike(fitted["unlike"])).eval()
+    fitted = read_calibration(trained / "build" / "calibration.pt", trained / "build" / "weights.pt").fp32
+    eager = Released(network, fitted.temperature, fitted.unlike_score()).eval()
     photos = torch.stack([decode_photo(encoded(draw_photo("cat", seed, (300, 200))), 64) for seed in range(6)])
 
     with torch.inference_mode():
@@ -157,10 +157,11 @@ def test_a_network_that_int8_does_not_suit_is_released_without(
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     if reason == "loses":
-        monkeypatch.setattr(evaluation, "LOSS", -1.0)
+        monkeypatch.setattr(fit, "LOSS", -1.0)
     else:
-        monkeypatch.setattr(evaluation, "quantise", lambda *_: torch.jit.script(None))
+        monkeypatch.setattr(fit, "quantise", lambda *_: torch.jit.script(None))
 
+    fit.main([])
     evaluation.main([])
     export.main([])
 
@@ -182,7 +183,7 @@ def test_other_things_teach_and_measure_the_unlike_score(trained: Path, tmp_path
     )
     (folder / "params.yaml").write_text(text)
 
-    for name in ("evaluate", "export"):
+    for name in ("fit", "evaluate", "export"):
         result = run_module(f"training.{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
 

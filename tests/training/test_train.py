@@ -74,7 +74,7 @@ def test_photos_of_other_things_teach_it_to_be_unsure(trained: Path, tmp_path: P
 
     assert result.returncode == 0, result.stderr
     assert final_accuracy(result.stdout) >= 90
-    _, unseen = load_others(folder / "others", 64)
+    unseen = load_others(folder / "others", 64, "measure")
     confidence = {}
     for name in (trained, folder):
         network, _ = load_weights(name / "build" / "weights.pt")

@@ -1,0 +1,160 @@
+"""The step that chooses sees no photo that the step that measures needs; the step that measures chooses nothing."""
+
+import hashlib
+import io
+import shutil
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from handler.photo_input import decode_photo
+from tests.conftest import draw_folder
+from tests.drawing import draw_photo, encoded
+from tests.training.conftest import run_module, write_params
+from training.errors import UserError
+from training.figures import Promise, read_figures
+from training.fit import in_words
+from training.fitted import read_calibration, write_calibration
+from training.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def fitted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained project with photos of other things and of a camera, fitted but not measured."""
+    folder = tmp_path_factory.mktemp("fitted") / "project"
+    shutil.copytree(trained, folder)
+    draw_folder(folder / "others", ("cross",), 40)
+    draw_folder(folder / "camera", ("cat",), 6)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["evaluate"] |= {"outliers": "others", "photos": "camera"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run("fit", folder)
+    return folder
+
+
+@pytest.fixture
+def project(fitted: Path, tmp_path: Path) -> Path:
+    shutil.copytree(fitted, tmp_path / "project")
+    return tmp_path / "project"
+
+
+def run(step: str, folder: Path) -> str:
+    result = run_module(f"training.{step}", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def calibration_of(folder: Path) -> tuple[bytes, torch.Tensor]:
+    """Return all that was chosen, as bytes, and what the int8 network answers: its archive differs from process to process."""
+    chosen = read_calibration(folder / "build" / "calibration.pt", folder / "build" / "weights.pt")
+    network, buffer = chosen.quantised(), io.BytesIO()
+    assert network
+    torch.save(asdict(replace(chosen, int8_network=None)), buffer)
+    photos = torch.stack([decode_photo(encoded(draw_photo("cat", seed)), 64) for seed in range(4)])
+    with torch.inference_mode():
+        return buffer.getvalue(), network(photos)
+
+
+def test_fitting_opens_no_photo_that_is_measured_on(project: Path) -> None:
+    chosen, int8 = calibration_of(project)
+    for folder in (project / "camera", project / "build" / "cache"):
+        shutil.rmtree(folder)
+    (project / "build" / "calibration.pt").unlink()
+    measured = [project / row.path for row in Manifest.read(project / "data" / "manifest.csv").split("test")]
+    others = list((project / "others").rglob("*.jpg"))
+    measured += [photo for photo in others if int(hashlib.sha256(photo.read_bytes()).hexdigest()[:8], 16) % 2]
+    for photo in measured:
+        photo.unlink()
+
+    run("fit", project)
+
+    again, int8_again = calibration_of(project)
+    assert again == chosen
+    assert torch.equal(int8_again, int8)
+    assert len(measured) > 30
+
+
+def test_measuring_reports_what_was_chosen_and_chooses_nothing(project: Path) -> None:
+    path, weights = project / "build" / "calibration.pt", project / "build" / "weights.pt"
+    chosen = read_calibration(path, weights)
+    other = replace(chosen, fp32=replace(chosen.fp32, temperature=3.0, unsure_below=0.6, unlike_above=0.7))
+    write_calibration(path, other)
+    before = path.read_bytes()
+
+    run("evaluate", project)
+
+    figures = read_figures(project / "reports" / "metrics.json")
+    assert path.read_bytes() == before
+    assert (figures.temperature, figures.unsure_below, figures.unlike.threshold) == (3.0, 0.6, 0.7)
+    assert figures.promise == chosen.fp32.promise
+    assert figures.calibration == hashlib.sha256(before).hexdigest()
+    assert figures.camera_photos
+    assert (figures.camera_photos.photos, figures.camera_photos.roc_auc) == (6, None)
+
+
+def test_figures_of_another_calibration_are_not_exported(project: Path) -> None:
+    result = run_module("training.export", cwd=project)
+
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: reports/metrics.json measured another model than build/weights.pt with build/calibration.pt; "
+        "run `make evaluate`\n"
+    )
+
+
+def test_a_calibration_is_read_back_as_it_was_written(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "build" / "weights.pt"
+    chosen = read_calibration(trained / "build" / "calibration.pt", weights)
+
+    write_calibration(tmp_path / "again.pt", chosen)
+
+    assert (tmp_path / "again.pt").read_bytes() == (trained / "build" / "calibration.pt").read_bytes()
+    assert chosen.fp32.promise.kept is False  # 28 validation photos or so
+
+
+def test_a_calibration_of_an_older_version_is_refused(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "build" / "weights.pt"
+    chosen = asdict(read_calibration(trained / "build" / "calibration.pt", weights))
+    torch.save({"weights": chosen["weights"], **chosen["fp32"]}, tmp_path / "old.pt")
+
+    with pytest.raises(UserError, match=r"old\.pt was written by another version of petclf; run `make evaluate`"):
+        read_calibration(tmp_path / "old.pt", weights)
+
+
+def test_three_labels_and_a_weak_model_go_through_every_step(tmp_path: Path) -> None:
+    """One epoch on three labels, of which one has a single test photo."""
+    draw_folder(tmp_path / "drawn", ("cat", "dog", "cross"), 42)
+    counts = {"train": (30, 30, 30), "val": (6, 6, 3), "test": (6, 6, 1)}
+    for column, label in enumerate(("cat", "dog", "cross")):
+        drawn = iter(sorted((tmp_path / "drawn" / label).iterdir()))
+        for split, count in counts.items():
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            for photo in islice(drawn, count[column]):
+                photo.rename(tmp_path / "photos" / split / label / photo.name)
+    write_params(tmp_path, epochs=1)
+    assert run_module("training.manifest", "--keep-splits", cwd=tmp_path).returncode == 0
+
+    for step in ("train", "fit", "evaluate", "export"):
+        run(step, tmp_path)
+
+    figures = read_figures(tmp_path / "reports" / "metrics.json")
+    assert figures.labels == ["cat", "cross", "dog"]
+    assert figures.test.photos == 13
+    assert sum(map(sum, figures.test.confusion)) == 13
+
+
+def test_what_is_promised_is_said_plainly() -> None:
+    promise = Promise(wrong_when_sure=0.005, confidence=0.95, kept=True, sure=1835, wrong=3)
+
+    assert in_words(promise, 0.98) == (
+        "unsure below 0.9800: at most 0.50% of the sure answers are wrong, with 95% confidence "
+        "(3 of 1,835 validation photos above it are answered wrong)"
+    )
+    assert in_words(replace(promise, kept=False, sure=40, wrong=1), 0.98) == (
+        "unsure below 0.9800, but nothing is promised of the sure answers: 1 of 40 validation photos above it are answered "
+        "wrong, which does not show with 95% confidence that at most 0.50% are; more validation photos or a better model would"
+    )
