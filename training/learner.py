@@ -15,8 +15,8 @@ class Learner(nn.Module):
 
     The first `frozen` layers of the body keep their weights: they see edges and textures, which are everybody's, and take half of
     the time. Where it is to `remember`, ImageNet's own head reads the features that are being trained, and what it says of a photo
-    must stay what it said before. The unlike score lives on that: without it, a network that has learned to tell cats from dogs
-    no longer sees a difference between a dog and a chair (docs/experiments.md).
+    must stay what it said before. The unlike score lives on that: features that only learned to tell the labels apart no longer tell
+    them from other things (docs/experiments.md).
     """
 
     def __init__(self, network: Network, frozen: int, remember: bool) -> None:
