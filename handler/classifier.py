@@ -19,6 +19,7 @@ from handler.model_file import TOLERANCE, ModelFileError, read_model_file
 logger = logging.getLogger("petclf")
 Photo = TypeVar("Photo")
 
+CLOSE = 0.3  # between the two likeliest labels: 0.65 against 0.35
 INT8_SIZES = (4, 2, 1)  # photos at once; torch keeps the int8 kernels made for the first size it sees, so each has its own copy
 
 
@@ -115,7 +116,9 @@ class Classifier:
         confidence = max(row)
         label = self.labels[row.index(confidence)]
         thresholds = self.metadata["thresholds"]
-        because = "close_call" if confidence < thresholds["unsure_below"] else None
+        because = None
+        if confidence < thresholds["unsure_below"]:
+            because = "close_call" if confidence - sorted(row)[-2] < CLOSE else "low_confidence"
         if unlike > thresholds["unlike_above"]:
             because = "unlike_training_photos"
         return Judgement(label, confidence, dict(zip(self.labels, row, strict=True)), unlike, because)

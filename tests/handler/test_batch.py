@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.decoding import run_lengths
 from handler.batch import Answerer
-from handler.classifier import Classifier
+from handler.classifier import CLOSE, Classifier
 from handler.golden import golden_photos
 from handler.lanes import Lanes
 from handler.model_file import TOLERANCE
@@ -48,7 +48,7 @@ def test_an_answer_is_whole(answerer: Answerer, classifier: Classifier) -> None:
     thresholds = classifier.metadata["thresholds"]
     because = "unlike_training_photos" if unlike.item() > thresholds["unlike_above"] else None
     if because is None and max(cat, dog) < thresholds["unsure_below"]:
-        because = "close_call"
+        because = "close_call" if abs(cat - dog) < CLOSE else "low_confidence"
     assert (reply.status, reply.content_type) == (200, "application/json")
     assert lasting(reply) == {
         "label": "cat" if cat > dog else "dog",
@@ -74,7 +74,15 @@ def test_the_recorded_answers_of_the_golden_photos_are_given(answerer: Answerer,
 
 @pytest.mark.parametrize(
     ("unlike", "row", "because"),
-    [(0.0, [0.999, 0.001], None), (0.0, [0.55, 0.45], "close_call"), (1.0, [0.999, 0.001], "unlike_training_photos")],
+    [
+        (0.0, [0.999, 0.001], None),
+        (0.0, [0.64, 0.36], "close_call"),
+        (0.0, [0.36, 0.64], "close_call"),
+        (0.0, [0.7, 0.3], "low_confidence"),
+        (0.0, [0.4, 0.35, 0.25], "close_call"),
+        (1.0, [0.999, 0.001], "unlike_training_photos"),
+        (1.0, [0.55, 0.45], "unlike_training_photos"),
+    ],
 )
 def test_unsure_has_its_reason(classifier: Classifier, unlike: float, row: list[float], because: str | None) -> None:
     assert classifier.judge(row, unlike).unsure_because == because
