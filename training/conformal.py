@@ -49,10 +49,10 @@ def choose_threshold(confidence: Array, wrong: Array, wanted: Wanted) -> tuple[f
 def sequence(count: int, wanted: Wanted) -> list[int]:
     """Return how many of the most confident answers are tested, in turn; none where even all of them right would be too few.
 
-    One mistake among the first is no reason to stop, where there are photos enough to say so.
+    One mistake among the first is no reason to stop, where half the photos are enough to say so.
     """
-    start = next((few for few in (fewest(1, wanted), fewest(0, wanted)) if few <= count), None)
-    return [*range(start, count, max(1, round(STEP * count))), count] if start else []
+    start = fewest(1, wanted) if 2 * fewest(1, wanted) <= count else fewest(0, wanted)
+    return [*range(start, count, max(1, round(STEP * count))), count] if start <= count else []
 
 
 @lru_cache

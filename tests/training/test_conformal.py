@@ -32,6 +32,7 @@ def test_598_right_answers_are_the_fewest_that_promise_half_a_percent() -> None:
 def test_the_thresholds_tried_do_not_depend_on_the_answers() -> None:
     assert sequence(597, WANTED) == []
     assert sequence(700, WANTED) == [598, 633, 668, 700]
+    assert sequence(1800, WANTED) == [*range(598, 1800, 90), 1800]
     assert sequence(2000, WANTED) == [*range(947, 2000, 100), 2000]
 
 

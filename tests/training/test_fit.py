@@ -1,11 +1,11 @@
 """The step that chooses sees no photo that the step that measures needs; the step that measures chooses nothing."""
 
 import hashlib
-import io
 import shutil
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,19 +48,25 @@ def run(step: str, folder: Path) -> str:
     return result.stdout
 
 
-def calibration_of(folder: Path) -> tuple[bytes, torch.Tensor]:
-    """Return all that was chosen, as bytes, and what the int8 network answers: its archive differs from process to process."""
+def plain(value: Any) -> Any:
+    """Return what can be compared with ==."""
+    if isinstance(value, dict):
+        return {name: plain(member) for name, member in value.items()}
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def calibration_of(folder: Path) -> dict[str, Any]:
+    """Return all that was chosen, but of the int8 network what it answers: its archive differs from process to process."""
     chosen = read_calibration(folder / "build" / "calibration.pt", folder / "build" / "weights.pt")
-    network, buffer = chosen.quantised(), io.BytesIO()
+    network = chosen.quantised()
     assert network
-    torch.save(asdict(replace(chosen, int8_network=None)), buffer)
     photos = torch.stack([decode_photo(encoded(draw_photo("cat", seed)), 64) for seed in range(4)])
     with torch.inference_mode():
-        return buffer.getvalue(), network(photos)
+        return plain(asdict(chosen) | {"int8_network": network(photos)})
 
 
 def test_fitting_opens_no_photo_that_is_measured_on(project: Path) -> None:
-    chosen, int8 = calibration_of(project)
+    chosen = calibration_of(project)
     for folder in (project / "camera", project / "build" / "cache"):
         shutil.rmtree(folder)
     (project / "build" / "calibration.pt").unlink()
@@ -72,9 +78,7 @@ def test_fitting_opens_no_photo_that_is_measured_on(project: Path) -> None:
 
     run("fit", project)
 
-    again, int8_again = calibration_of(project)
-    assert again == chosen
-    assert torch.equal(int8_again, int8)
+    assert calibration_of(project) == chosen
     assert len(measured) > 30
 
 
@@ -112,7 +116,7 @@ def test_a_calibration_is_read_back_as_it_was_written(trained: Path, tmp_path: P
 
     write_calibration(tmp_path / "again.pt", chosen)
 
-    assert (tmp_path / "again.pt").read_bytes() == (trained / "build" / "calibration.pt").read_bytes()
+    assert plain(asdict(read_calibration(tmp_path / "again.pt", weights))) == plain(asdict(chosen))
     assert chosen.fp32.promise.kept is False  # 28 validation photos or so
 
 
