@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from handler.classifier import BrokenModelError, Classifier, portions
+from handler.classifier import BrokenModelError, Classifier, choose_int8_kernels, portions
 from handler.golden import golden_photos
 from handler.photo_input import decode_photo
 from tests.drawing import draw_photo, encoded
@@ -136,3 +136,15 @@ def test_the_evidence_of_either_form_means_its_own_logit(classifier: Classifier)
 
     assert torch.allclose(probabilities, explained, atol=1e-5)
     assert maps.mean((2, 3)).argmax(1).tolist() == probabilities.argmax(1).tolist()
+
+
+@pytest.mark.parametrize(("capable", "expected"), [(True, "onednn"), (False, "x86")])
+def test_int8_takes_onednns_kernels_where_the_cpu_has_vnni(monkeypatch: pytest.MonkeyPatch, capable: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_vnni": capable})
+    before = torch.backends.quantized.engine
+    try:
+        torch.backends.quantized.engine = "x86"
+        choose_int8_kernels()
+        assert torch.backends.quantized.engine == expected
+    finally:
+        torch.backends.quantized.engine = before

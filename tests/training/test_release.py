@@ -55,7 +55,7 @@ def test_the_model_carries_its_facts(trained: Path) -> None:
     facts = metadata(trained / "build" / "petclf.pt")
 
     manifest = Manifest.read(trained / "data" / "manifest.csv")
-    assert (facts["name"], facts["version"], facts["labels"], facts["image_size"]) == ("petclf", "1.3.0", ["cat", "dog"], 64)
+    assert (facts["name"], facts["version"], facts["labels"], facts["image_size"]) == ("petclf", "2.0.0", ["cat", "dog"], 64)
     assert facts["provenance"]["data_digest"] == manifest.digest
     assert set(facts["thresholds"]) == {"unsure_below", "unlike_above"}
     statistics = {"brightness", "contrast", "sharpness", "colourfulness", "width", "height", "aspect", "confidence", "unlike"}
