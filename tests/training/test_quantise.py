@@ -30,6 +30,13 @@ def test_a_pretrained_network_sees_nearly_the_same_in_int8(photos: torch.Tensor)
     }  # fmt: skip
 
 
+def test_squeeze_excitation_and_the_sums_after_it_stay_in_fp32(photos: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    quantised = quantise(build_network("petnet", 2).eval(), photos)
+    kinds = {node.kind() for node in torch.jit.freeze(quantised.body[0]).inlined_graph.nodes()}
+    assert {kind for kind in kinds if kind.startswith("quantized::")} == {"quantized::conv2d", "quantized::conv2d_relu"}
+
+
 def test_no_pair_of_weights_overflows_16_bits() -> None:
     weight = torch.randn(64, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * torch.rand(64, 1, 1, 1)
     weight[0] = 0
