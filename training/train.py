@@ -204,7 +204,9 @@ class Trainer:
         if not (self.rank.first and self.config.tracking):
             return
         known = self.run_id is not None
-        self.tracked = Run(self.run_id, name=run_name(self.config, len(self.manifest.split("train"))))
+        photos = len(self.manifest.split("train"))
+        recipe = replace(self.config, epochs=self.config.epochs or epochs_for(photos))
+        self.tracked = Run(self.run_id, name=run_name(recipe, photos))
         self.run_id = self.tracked.id
         if not known:
             tags = {"git_commit": self.commit, "data_digest": self.manifest.digest, **versions(), **origin(self.commit)}

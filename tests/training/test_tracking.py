@@ -68,9 +68,9 @@ def test_the_runs_name_tells_the_recipe(run: Run) -> None:
     config = load_params(Path("params.yaml")).train
 
     photos = len(Manifest.read(Path("data/manifest.csv")).split("train"))
-    assert info.run_name == f"petnet from scratch 64px 10 epochs {photos} photos"
-    assert run_name(replace(config, network="efficientnet_lite0", pretrained=True, image_size=160, minutes=45.0), 18_013) == (
-        "efficientnet_lite0 pretrained 160px 45min 18,013 photos"
+    assert info.run_name == f"efficientnet_lite0 pretrained 64px 10 epochs {photos} photos"
+    assert run_name(replace(config, network="petnet", pretrained=False, remember=0.0, image_size=160, minutes=45.0), 18_013) == (
+        "petnet from scratch 160px 45min 18,013 photos"
     )
 
 
@@ -122,7 +122,7 @@ def test_the_registry_says_what_the_version_is(run: Run) -> None:
 
     assert (str(version.version), version.run_id) == ("1", run.id)
     assert version.tags == {
-        "data_digest": saved["data_digest"], "git_commit": saved["git_commit"], "network": "petnet",
+        "data_digest": saved["data_digest"], "git_commit": saved["git_commit"], "network": "efficientnet_lite0",
         "model_file_version": load_params(Path("params.yaml")).export.version,
         "test_accuracy": f"{figures['test']['accuracy']:.4f}",
     }  # fmt: skip
