@@ -13,7 +13,7 @@ from training.calibrate import rebuild_unlike
 from training.errors import UserError
 from training.figures import Promise
 from training.files import write_atomically
-from training.network import Network, read_checkpoint
+from training.network import Network, hear_the_warning, read_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,10 @@ class Calibration:
 
     def quantised(self) -> Network | None:
         """Return the int8 form, which has the same ways in as the network."""
-        return cast(Network, torch.jit.load(io.BytesIO(self.int8_network))) if self.int8_network else None
+        if not self.int8_network:
+            return None
+        hear_the_warning()
+        return cast(Network, torch.jit.load(io.BytesIO(self.int8_network)))
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

@@ -1,5 +1,6 @@
 """uint8 photos -> logits. Normalisation is a layer; the last layers are a mean over places and one linear map."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,13 @@ def load_weights(path: Path) -> tuple[Network, dict[str, Any]]:
     network = build_network(saved["network"], len(saved["labels"]))
     network.load_state_dict(saved["state_dict"])
     return network.eval(), saved
+
+
+def hear_the_warning() -> None:
+    """Let torch say, unheard, what it says once a process: that quantised tensors will go in some later torch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
 
 
 def continue_from(path: Path, network: Network, labels: list[str]) -> bool:

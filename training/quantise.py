@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
 
-from training.network import Network, SqueezeExcitation
+from training.network import Network, SqueezeExcitation, hear_the_warning
 
 EXAMPLES = 512  # photos that show how large the numbers between the layers get
 LOSS = 0.001  # of validation accuracy; a network that loses more is released in fp32 only
@@ -75,6 +75,7 @@ def quantise(network: Network, examples: torch.Tensor) -> Quantised:
         warnings.simplefilter("ignore")  # torch.ao is deprecated; its successor does not make TorchScript
         from torch.ao.quantization import quantize_fx  # noqa: PLC0415
 
+        hear_the_warning()
         parts = [network.pixels(part) for part in examples.split(32)]
         one = parts[0][:1]
         body, mapping = whole_numbers_for(Maps(network).eval())
