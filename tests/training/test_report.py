@@ -11,7 +11,7 @@ import torch
 from training import measures
 from training.compare import Known, differences, known, live_model, newcombe, read_known
 from training.errors import UserError
-from training.figures import CoveragePoint, Figures, PhotoSet, Promise, Scorecard, Share, Sure, Unlike, from_json
+from training.figures import Figures, Promise, Scorecard, Share, Sure, Unlike
 from training.plots import LIGHT, Evidence, as_png, pictures, start_of
 from training.report import how_to_open, write_report
 
@@ -30,12 +30,12 @@ def measured(labels: list[str], count: int, wrong: int) -> tuple[Figures, Eviden
     confidence = np.linspace(1 / len(labels) + 0.1, 0.999, count)
     probabilities = np.tile(((1 - confidence) / (len(labels) - 1))[:, None], (1, len(labels)))
     probabilities[np.arange(count), answers] = confidence
-    everything = from_json(PhotoSet, measures.everything(truth, probabilities, labels))
+    everything = measures.everything(truth, probabilities, labels)
     figures = Figures(
         val=everything, test=everything, temperature=1.1, unsure_below=0.8, labels=labels, image_size=32, parameters=1000,
         unlike=Unlike(threshold=0.9, fitted_on_other_things=False, pets_refused=0.1), data_digest="d1", training_minutes=1.5,
         photos={"train": 80, "val": count, "test": count}, calibration_error_before=0.2, slices={"dark": share(9, 10)},
-        coverage=[CoveragePoint(**point) for point in measures.coverage(truth, probabilities)],
+        coverage=measures.coverage(truth, probabilities),
     )  # fmt: skip
     names = ("epoch", "train_loss", "train_loss_plain", "val_loss", "seconds")
     evidence = Evidence(
