@@ -76,7 +76,7 @@ def test_every_way_of_asking_gives_the_answer_of_trainings_own_evaluation(server
         answers += [list(answer["probabilities"].values()) for answer in response.json()["predictions"]]
 
     model = Classifier(ROOT / "pretrained" / "petclf.pt", "cpu", threads=1)
-    [judgement], _ = model.predict(decode_photo(PHOTO, 160)[None])
+    [judgement], _ = model.predict(decode_photo(PHOTO, model.size)[None])
     expected = list(judgement.probabilities.values())
     assert answers == [pytest.approx(expected, abs=1e-3)] * len(answers)
     assert probabilities(requests.post(url, json=pixels, timeout=30)) == pytest.approx(expected, abs=1e-3)
