@@ -17,7 +17,7 @@ from torch.nn import functional
 from benchmarks.record import write_record
 from training.calibrate import fit_imagenet
 from training.dataset import load_others, load_split
-from training.efficientnet import imagenet_weights
+from training.efficientnet import imagenet_head
 from training.features import Head, fit_head
 from training.fit import SAMPLE, sample
 from training.manifest import Manifest
@@ -32,8 +32,7 @@ REFUSE = 0.03  # of the validation photos
 
 def scores(training_photos: torch.Tensor, truth: torch.Tensor, others: torch.Tensor, head: Head) -> dict[str, Score]:
     """Return the scores, fitted on features of training photos and, where the name says so, of other things."""
-    weights = imagenet_weights()
-    imagenet = Head(weights["_fc.weight"], weights["_fc.bias"])
+    imagenet = imagenet_head()
     centre, scale = training_photos.mean(0), training_photos.std(0) + 1e-6
 
     def standard(features: torch.Tensor) -> torch.Tensor:

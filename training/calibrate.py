@@ -7,7 +7,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
-from training.efficientnet import imagenet_weights
+from training.efficientnet import imagenet_head
 from training.released import DistanceUnlike, ImagenetUnlike, LinearUnlike
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 400))
@@ -24,12 +24,13 @@ def fit_temperature(logits: torch.Tensor, truth: torch.Tensor) -> float:
 
 def fit_imagenet(pooled: torch.Tensor) -> ImagenetUnlike:
     """Find out what ImageNet's head sees in the training photos, by their pooled features [N, 1280]."""
-    weights = imagenet_weights()
+    head = imagenet_head()
     spread = pooled.std(0) + 0.05  # what varies little among photos may be rounded more
-    head = weights["_fc.weight"] - weights["_fc.weight"].mean(0)
-    left, strength, right = torch.linalg.svd(head * spread, full_matrices=False)
+    weight = head.weight - head.weight.mean(0)
+    left, strength, right = torch.linalg.svd(weight * spread, full_matrices=False)
     narrow, classes = right[:DIRECTIONS] / spread, left[:, :DIRECTIONS] * strength[:DIRECTIONS]
-    score = ImagenetUnlike(narrow.contiguous(), classes.contiguous(), weights["_fc.bias"], torch.zeros(len(classes)))
+    familiar = torch.zeros(len(classes))
+    score = ImagenetUnlike(narrow=narrow.contiguous(), classes=classes.contiguous(), bias=head.bias.detach(), familiar=familiar)
     seen = torch.softmax(score.logits(pooled), 1).mean(0)
     score.familiar.copy_(seen / (seen + CHANCE))
     return score
@@ -42,7 +43,7 @@ def fit_linear(pets: torch.Tensor, others: torch.Tensor) -> LinearUnlike:
     truth = np.r_[np.zeros(len(pets)), np.ones(len(others))]
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[0.5, 0.5]).fit(both, truth)
     weight, bias = torch.tensor(model.coef_[0]), torch.tensor(model.intercept_[0])
-    return LinearUnlike(centre.float(), scale.float(), weight.float(), bias.float())
+    return LinearUnlike(centre=centre.float(), scale=scale.float(), weight=weight.float(), bias=bias.float())
 
 
 def fit_distance(summaries: torch.Tensor, truth: torch.Tensor) -> DistanceUnlike:
@@ -52,7 +53,7 @@ def fit_distance(summaries: torch.Tensor, truth: torch.Tensor) -> DistanceUnlike
     apart = summaries - means[truth]
     scale = apart.std(0) + 1e-3
     typical = (apart / scale).square().sum(1).median()
-    return DistanceUnlike(means.float(), scale.float(), typical.float())
+    return DistanceUnlike(means=means.float(), scale=scale.float(), typical=typical.float())
 
 
 def synthetic_others(size: int, count: int, seed: int = 0) -> torch.Tensor:

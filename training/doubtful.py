@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from training import efficientnet, features
+from training import efficientnet, features, network
 from training.config import PARAMS, load_params
 from training.data_report import Doubt, kinds, write_data_report
 from training.dataset import close_pool, digest, load_split
@@ -30,7 +29,8 @@ from training.manifest import SPLITS, Manifest
 from training.paths import CACHE, MANIFEST
 
 FOLDS = 5
-BATCH = 256
+BATCH = 256  # photos whose similarity to all is found at once
+AT_ONCE = 64  # photos that the network looks at
 NEIGHBOUR = 10
 UNLIKE = 0.55  # of the median similarity: found 76 % of 316 photos of other things among 100 to 5,000 pets; 70 % of those listed
 
@@ -80,8 +80,8 @@ def find_unlike(seen: torch.Tensor) -> torch.Tensor:
 
 def find_doubts(manifest: Manifest, size: int, cache: Path = CACHE) -> list[Doubt]:
     """Return the manifest's doubtful photos, each kind most doubtful first; with the training's `size` both decode once."""
-    body = features.imagenet_body()
-    parts = [features_of(manifest, split, size, body, cache) for split in SPLITS]
+    pretrained = network.build_network("efficientnet_lite0", len(manifest.labels), pretrained=True).eval()
+    parts = [features_of(manifest, split, size, pretrained, cache) for split in SPLITS]
     seen, truth = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     probabilities = held_out_probabilities(seen, truth, len(manifest.labels))
     rows = [row for split in SPLITS for row in manifest.split(split)]
@@ -95,20 +95,22 @@ def find_doubts(manifest: Manifest, size: int, cache: Path = CACHE) -> list[Doub
     ]
 
 
-def features_of(manifest: Manifest, split: str, size: int, body: nn.Module, cache: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def features_of(
+    manifest: Manifest, split: str, size: int, pretrained: network.Network, cache: Path
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return features [N, 1280] and label numbers [N] of a split; computed once, then kept beside the pixels."""
     photos, truth = load_split(manifest, split, size, cache)
     path = cache / f"features-{split}-{size}-{key(digest(manifest.split(split), size))}.npy"
     if not path.exists():
-        batches = tqdm(photos.split(BATCH), desc=f"looking for doubtful labels in {split}", unit="batch", disable=None)
-        seen = torch.cat([features.pooled_features(body, batch) for batch in batches]).numpy()
+        batches = tqdm(photos.split(AT_ONCE), desc=f"looking for doubtful labels in {split}", unit="batch", disable=None)
+        seen = features.pooled_features(pretrained, batches).numpy()
         replace_atomically(path, lambda temporary: save(temporary, seen))
     return torch.from_numpy(np.load(path)), truth
 
 
 def key(photos: str) -> str:
     """Name what features depend on: the photos as they are decoded, the weights, and the code that computes with them."""
-    code = "".join(Path(str(module.__file__)).read_text() for module in (efficientnet, features))
+    code = "".join(Path(str(module.__file__)).read_text() for module in (efficientnet, network, features))
     return hashlib.sha256(f"{photos} {efficientnet.SHA256} {code}".encode()).hexdigest()[:16]
 
 

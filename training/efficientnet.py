@@ -63,6 +63,14 @@ def load_imagenet(body: nn.Sequential) -> None:
     body.load_state_dict(dict(zip(names, theirs, strict=True)))
 
 
+def imagenet_head() -> nn.Linear:
+    """Return the layer that names ImageNet's 1,000 classes, not to be trained."""
+    weights = imagenet_weights()
+    head = nn.Linear(CHANNELS, len(weights["_fc.bias"])).requires_grad_(False)
+    head.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
+    return head
+
+
 def imagenet_weights() -> dict[str, torch.Tensor]:
     """Return what the package holds; nothing is downloaded."""
     try:

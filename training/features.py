@@ -1,12 +1,12 @@
-"""What a network that knows ImageNet sees in photos, and the linear head that tells labels apart by it."""
+"""What a network sees in photos, and the linear head that tells labels apart by it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from training.efficientnet import MEAN, STD, efficientnet_lite0_body, load_imagenet
+from training.network import Network
 
 DECAY = 0.01  # of the head's weights on standardised features: chosen on validation photos (docs/experiments.md)
 
@@ -21,18 +21,10 @@ class Head(NamedTuple):
         return functional.linear(features, self.weight, self.bias)
 
 
-def imagenet_body() -> nn.Sequential:
-    """Return EfficientNet-Lite0's body as ImageNet taught it, not to be trained."""
-    body = efficientnet_lite0_body()
-    load_imagenet(body)
-    return body.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
 @torch.inference_mode()
-def pooled_features(body: nn.Module, photos: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """Return the mean over places of the body's last map [N, 1280], of uint8 photos [N, 3, S, S]."""
-    parts = (((part.float() - MEAN) / STD).contiguous(memory_format=torch.channels_last) for part in photos.split(batch))
-    return torch.cat([body(part).mean((2, 3)) for part in parts])
+def pooled_features(network: Network, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the mean over places of the network's last map [N, C], of batches of photos [n, 3, S, S]."""
+    return torch.cat([network.features(batch).mean((2, 3)) for batch in batches])
 
 
 def fit_head(features: torch.Tensor, truth: torch.Tensor, labels: int, decay: float = DECAY) -> Head:

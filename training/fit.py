@@ -43,9 +43,9 @@ class Photos:
     statistics: dict[str, Array]  # of the validation photos
 
 
-def read_photos(manifest: Manifest, size: int, cache: Path, config: EvaluateConfig) -> Photos:
+def read_photos(manifest: Manifest, size: int, cache: Path, outliers: str | None) -> Photos:
     validation = load_split(manifest, "val", size, cache)
-    others = load_others(Path(config.outliers), size, "learn") if config.outliers else None
+    others = load_others(Path(outliers), size, "learn") if outliers else None
     return Photos(validation, sample(manifest, size, SAMPLE), others, statistics(validation[0], manifest.split("val")))
 
 
@@ -62,8 +62,9 @@ def fit(manifest: Manifest, weights: Path, config: EvaluateConfig, calibration: 
     network, saved = load_weights(weights)
     if saved["labels"] != manifest.labels:
         raise UserError(f"{weights} knows {', '.join(saved['labels'])}, the manifest {', '.join(manifest.labels)}; train again")
-    photos = read_photos(manifest, saved["image_size"], weights.parent / "cache", config)
     remembers = saved["config"].get("remember", 0) > 0
+    outliers = None if remembers else config.outliers  # ImageNet's head needs no photos of other things
+    photos = read_photos(manifest, saved["image_size"], weights.parent / "cache", outliers)
     validation, fp32 = fit_form(network, photos, manifest.labels, config, remembers)
     int8, int8_network = fit_int8(network, validation, photos, manifest.labels, config, remembers)
     chosen = Calibration(weights=digest(weights), fp32=fp32, int8=int8, int8_network=int8_network)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.efficientnet import imagenet_weights
+from training.efficientnet import imagenet_head
 from training.network import Network
 
 
@@ -43,14 +43,6 @@ class Learner(nn.Module):
         with torch.no_grad():
             known = self.imagenet(self.teacher(shared).mean((2, 3)))
         return logits, divergence(self.imagenet(pooled), known)
-
-
-def imagenet_head() -> nn.Linear:
-    """Return the layer that names ImageNet's 1,000 classes, not to be trained."""
-    weights = imagenet_weights()
-    head = nn.Linear(weights["_fc.weight"].shape[1], len(weights["_fc.bias"])).requires_grad_(False)
-    head.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
-    return head
 
 
 def divergence(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

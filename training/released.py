@@ -7,11 +7,20 @@ from torch.nn import functional
 from training.network import Network
 
 
-class ImagenetUnlike(nn.Module):
-    """How probably ImageNet's own head sees something in a photo that it does not see in the training photos.
+class Score(nn.Module):
+    """A score of a photo's summary, made of the numbers that were fitted."""
+
+    def __init__(self, **numbers: torch.Tensor) -> None:
+        super().__init__()
+        for name, value in numbers.items():
+            self.register_buffer(name, value)
+
+
+class ImagenetUnlike(Score):
+    """How much of what ImageNet's own head sees in a photo is rare in the training photos, from 0 to 1.
 
     The head reads features that training did not let forget it, through `narrow`: 128 directions serve as well as 1,280, in
-    an eighth of the space. `familiar` says of each of its 1,000 classes how much rather a training photo shows it than any photo
+    less than a quarter of the space. `familiar` says of each of its 1,000 classes how much rather a training photo shows it than any photo
     would: the labels may be whatever they like.
     """
 
@@ -20,20 +29,15 @@ class ImagenetUnlike(nn.Module):
     bias: torch.Tensor
     familiar: torch.Tensor
 
-    def __init__(self, narrow: torch.Tensor, classes: torch.Tensor, bias: torch.Tensor, familiar: torch.Tensor) -> None:
-        super().__init__()
-        for name, value in {"narrow": narrow, "classes": classes, "bias": bias, "familiar": familiar}.items():
-            self.register_buffer(name, value)
-
     def forward(self, summary: torch.Tensor) -> torch.Tensor:
         return 1 - torch.softmax(self.logits(pooled(summary)), 1) @ self.familiar
 
-    def logits(self, pooled: torch.Tensor) -> torch.Tensor:
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return the 1,000 classes' logits of pooled features [N, 1280]."""
-        return functional.linear(functional.linear(pooled, self.narrow), self.classes, self.bias)
+        return functional.linear(functional.linear(features, self.narrow), self.classes, self.bias)
 
 
-class LinearUnlike(nn.Module):
+class LinearUnlike(Score):
     """How probably a photo shows none of the labels: fitted on photos of other things (linear discriminant)."""
 
     centre: torch.Tensor
@@ -41,26 +45,16 @@ class LinearUnlike(nn.Module):
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def __init__(self, centre: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        super().__init__()
-        for name, value in {"centre": centre, "scale": scale, "weight": weight, "bias": bias}.items():
-            self.register_buffer(name, value)
-
     def forward(self, summary: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(((summary - self.centre) / self.scale) @ self.weight + self.bias)
 
 
-class DistanceUnlike(nn.Module):
+class DistanceUnlike(Score):
     """How far a photo lies from every label's training photos: for when there are no photos of other things."""
 
     means: torch.Tensor
     scale: torch.Tensor
     typical: torch.Tensor
-
-    def __init__(self, means: torch.Tensor, scale: torch.Tensor, typical: torch.Tensor) -> None:
-        super().__init__()
-        for name, value in {"means": means, "scale": scale, "typical": typical}.items():
-            self.register_buffer(name, value)
 
     def forward(self, summary: torch.Tensor) -> torch.Tensor:
         apart = (summary[:, None] - self.means[None]) / self.scale

@@ -20,7 +20,7 @@ from training.augment import augment, mix
 from training.config import PARAMS, TrainConfig, load_params
 from training.dataset import close_pool, load_others, load_split
 from training.errors import UserError, run_cli
-from training.features import fit_head
+from training.features import fit_head, pooled_features
 from training.files import replace_atomically
 from training.learner import Learner
 from training.manifest import Manifest
@@ -127,7 +127,8 @@ class Trainer:
         network = build_network(config.network, len(manifest.labels), config.pretrained)
         self.network = network.to(rank.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = Learner(self.network, config.frozen, config.remember > 0).to(rank.device)
-        self.has_head = bool(config.start_from) and continue_from(Path(config.start_from or ""), self.network, manifest.labels)
+        has_head = config.start_from is not None and continue_from(Path(config.start_from), self.network, manifest.labels)
+        self.lacks_head = not has_head and (config.pretrained or config.start_from is not None)
         self.average = copy.deepcopy(self.network).eval()
         self.precision = choose_precision(config.precision, rank.device)
         self.optimizers = Optimizers(
@@ -167,7 +168,7 @@ class Trainer:
         validation = load_split(self.manifest, "val", self.config.image_size, self.cache)
         schedule = Schedule(self.config, len(self.manifest.split("train")), self.seconds)
         self.start_tracking()
-        if (self.config.pretrained or self.config.start_from) and self.step == 0 and not self.has_head:
+        if self.lacks_head and self.step == 0:
             self.start_head()
         wrapped = self.rank.wrap(self.learner)
         while not self.finished:
@@ -187,9 +188,8 @@ class Trainer:
             torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.config.seed))[:HEAD_PHOTOS].sort().values
         )
         parts = tqdm(chosen.to(pixels.device).split(64), desc="fitting the head", unit="batch", disable=None)
-        with torch.inference_mode():
-            seen = [self.network.features(resized(pixels[part], self.config.image_size)).mean((2, 3)).cpu() for part in parts]
-        head = fit_head(torch.cat(seen), labels.cpu()[chosen], len(self.manifest.labels))
+        seen = pooled_features(self.network, (resized(pixels[part], self.config.image_size) for part in parts))
+        head = fit_head(seen.cpu(), labels.cpu()[chosen], len(self.manifest.labels))
         for network in (self.network, self.average):
             network.classifier.load_state_dict(head._asdict())
 

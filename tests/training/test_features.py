@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from handler.golden import golden_photos
 from training.efficientnet import CHANNELS
-from training.features import fit_head, imagenet_body, pooled_features
+from training.features import fit_head, pooled_features
 from training.network import build_network
 
 
@@ -16,7 +16,7 @@ def test_the_features_are_those_of_the_pretrained_network() -> None:
     with torch.inference_mode():
         expected = network.features(golden_photos(96)).mean((2, 3))
 
-    seen = pooled_features(imagenet_body(), golden_photos(96), batch=2)
+    seen = pooled_features(network, golden_photos(96).split(2))
 
     assert seen.shape == (3, CHANNELS)
     assert torch.allclose(seen, expected, atol=1e-5)

@@ -8,8 +8,8 @@ import torch
 
 from handler.golden import golden_photos
 from training.config import TrainConfig
-from training.efficientnet import imagenet_weights
-from training.learner import Learner, divergence, imagenet_head
+from training.efficientnet import imagenet_head, imagenet_weights
+from training.learner import Learner, divergence
 from training.network import Network, build_network
 from training.train import batch_size, epochs_for
 

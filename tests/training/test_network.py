@@ -102,7 +102,9 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A petclf.pt of petnet for cats and dogs, as far as `start_from` looks."""
     path = tmp_path_factory.mktemp("released") / "petclf.pt"
     torch.manual_seed(3)
-    module = Released(build_network("petnet", 2), 1.0, DistanceUnlike(torch.zeros(2, 4), torch.ones(4), torch.tensor(1.0)))
+    module = Released(
+        build_network("petnet", 2), 1.0, DistanceUnlike(means=torch.zeros(2, 4), scale=torch.ones(4), typical=torch.tensor(1.0))
+    )
     extra = {"metadata.json": json.dumps({"labels": ["cat", "dog"]}), "golden.png": b""}
     torch.jit.save(torch.jit.script(module), str(path), _extra_files=extra)
     return path
