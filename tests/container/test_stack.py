@@ -623,7 +623,7 @@ def tracking() -> Iterator[Stack]:
 def test_a_training_is_tracked_by_the_server_and_survives_its_death(tracking: Stack, tmp_path: Path) -> None:
     draw_folder(tmp_path / "photos", ("cat", "dog"), 60)
     write_params(tmp_path, tracking=True, epochs=2)
-    for name in ("manifest", "train", "evaluate", "export", "register"):
+    for name in ("manifest", "train", "fit", "evaluate", "export", "register"):
         result = run_module(f"training.{name}", cwd=tmp_path, MLFLOW_TRACKING_URI=tracking.url)
         assert result.returncode == 0, result.stderr
     alias = f"{tracking.url}/api/2.0/mlflow/registered-models/alias?name=petclf&alias=candidate"

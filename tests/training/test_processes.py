@@ -61,7 +61,8 @@ def test_threads_spin_unless_they_are_told_not_to() -> None:
 @gnu_openmp
 @pytest.mark.parametrize("module", ["training.train", "benchmarks.training_speed", "benchmarks.photo_sizes"])
 def test_threads_of_a_training_sleep_while_they_wait(module: str) -> None:
-    assert spin_counts("-c", f"import {module}") == [SLEEPS]
+    """In every OpenMP runtime that is loaded: scikit-learn brings one of its own."""
+    assert set(spin_counts("-c", f"import {module}")) == {SLEEPS}
 
 
 @gnu_openmp
