@@ -1,8 +1,11 @@
 """Batches of photos -> batches of other views of them; everything is one tensor operation for the whole batch."""
 
+import io
 import math
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from training.config import TrainConfig
@@ -70,22 +73,37 @@ def jitter_colour(views: torch.Tensor, strength: float, generator: torch.Generat
 
 
 def corrupt(views: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """Make a share of the photos grey, another dark, another blurred, another noisy."""
-    grey, dark, blurred, noisy = ((uniform(len(views), 0, 1, generator) < share).nonzero().squeeze(1) for _ in range(4))
+    """Make a share of the photos grey, another blurred, another dark, another noisy; save another as a poor JPEG."""
+    grey, blurred, dark, noisy, poor = ((uniform(len(views), 0, 1, generator) < share).nonzero().squeeze(1) for _ in range(5))
     views[grey] = views[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    views[dark] *= uniform(len(dark), 0.15, 0.7, generator).view(-1, 1, 1, 1)
-    views[blurred] = blur(views[blurred])
-    deviation = uniform(len(noisy), 5, 30, generator).view(-1, 1, 1, 1)
-    noise = torch.randn(views[noisy].shape, generator=generator, device=views.device)
-    views[noisy] = (views[noisy] + noise * deviation).clamp(0, 255)
+    views[blurred] = blur(views[blurred], uniform(1, 0.2, 0.5, generator).item())
+    light = uniform(len(dark), 0.15, 0.7, generator).view(-1, 1, 1, 1)
+    views[dark] = add_noise(views[dark] * light, 2, 10, generator)  # a camera's own: less light, not less noise
+    views[noisy] = add_noise(views[noisy], 5, 30, generator)
+    for index, quality in zip(poor.tolist(), uniform(len(poor), 8, 40, generator).tolist(), strict=True):
+        views[index] = as_jpeg(views[index], round(quality))
     return views
 
 
-def blur(views: torch.Tensor) -> torch.Tensor:
-    """Shrink to 40 % and enlarge again: what a photo loses that was small before it was sent."""
+def blur(views: torch.Tensor, scale: float) -> torch.Tensor:
+    """Shrink and enlarge again: what a photo loses that was small before it was sent, or out of focus."""
     size = views.shape[-1]
-    small = functional.interpolate(views, scale_factor=0.4, mode="bilinear", antialias=True)
+    small = functional.interpolate(views, scale_factor=scale, mode="bilinear", antialias=True)
     return functional.interpolate(small, size=(size, size), mode="bilinear")
+
+
+def add_noise(views: torch.Tensor, least: float, most: float, generator: torch.Generator) -> torch.Tensor:
+    """Add noise, to each photo as much as its own deviation says."""
+    deviation = uniform(len(views), least, most, generator).view(-1, 1, 1, 1)
+    noise = torch.randn(views.shape, generator=generator, device=views.device)
+    return (views + noise * deviation).clamp(0, 255)
+
+
+def as_jpeg(view: torch.Tensor, quality: int) -> torch.Tensor:
+    """Return what a photo [3, S, S] looks like after it was saved as a JPEG of this quality."""
+    buffer = io.BytesIO()
+    Image.fromarray(view.round().byte().permute(1, 2, 0).cpu().numpy()).save(buffer, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).to(view)
 
 
 def mix(views: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

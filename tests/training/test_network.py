@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
-from training.augment import augment, mix
+from training.augment import as_jpeg, augment, blur, corrupt, mix
 from training.config import load_params
 from training.errors import UserError
 from training.network import build_network, continue_from, count_parameters
@@ -71,6 +72,30 @@ def test_without_augmentation_a_view_is_the_photo_or_its_mirror_image() -> None:
     mirrored = [torch.allclose(view, one.flip(2), atol=1e-2) for view, one in zip(views, photo, strict=True)]
     assert [one != other for one, other in zip(same, mirrored, strict=True)] == [True] * 8
     assert 0 < sum(same) < 8
+
+
+def test_as_many_views_are_corrupted_as_asked_for_and_the_others_stay() -> None:
+    views = photos(300, 32).float()
+
+    changed = (corrupt(views.clone(), 0.1, generator()) != views).flatten(1).any(1)
+
+    assert 0.3 < changed.float().mean() < 0.5  # each of the five kinds spares nine of ten: 0.9 ** 5 stay as they are
+
+
+def test_corrupted_views_are_still_photos() -> None:
+    views = corrupt(photos(40, 32).float(), 1.0, generator())
+
+    assert 0 <= views.min() < views.max() <= 255
+
+
+def test_a_worse_jpeg_or_a_stronger_blur_loses_more_of_a_view() -> None:
+    view = functional.interpolate(photos(1, 8).float(), (64, 64), mode="bilinear")[0]
+
+    def loss(changed: torch.Tensor) -> float:
+        return float((changed - view).abs().mean())
+
+    assert 0 < loss(as_jpeg(view, 90)) < loss(as_jpeg(view, 30)) < loss(as_jpeg(view, 8)) < 25
+    assert 0 < loss(blur(view[None], 0.5)[0]) < loss(blur(view[None], 0.2)[0]) < 60
 
 
 def test_mixing_blends_photos_and_targets_alike() -> None:
