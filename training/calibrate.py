@@ -28,7 +28,7 @@ def fit_imagenet(pooled: torch.Tensor) -> ImagenetUnlike:
     spread = pooled.std(0) + 0.05  # what varies little among photos may be rounded more
     weight = head.weight - head.weight.mean(0)
     left, strength, right = torch.linalg.svd(weight * spread, full_matrices=False)
-    narrow, classes = right[:DIRECTIONS] / spread, left[:, :DIRECTIONS] * strength[:DIRECTIONS]
+    narrow, classes = (right[:DIRECTIONS] / spread).half(), (left[:, :DIRECTIONS] * strength[:DIRECTIONS]).half()
     familiar = torch.zeros(len(classes))
     score = ImagenetUnlike(narrow=narrow.contiguous(), classes=classes.contiguous(), bias=head.bias.detach(), familiar=familiar)
     seen = torch.softmax(score.logits(pooled), 1).mean(0)
