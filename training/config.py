@@ -64,7 +64,11 @@ class TrainConfig:
         require(bool(self.sizes) and all(32 <= size <= 512 for size in self.sizes), "train.sizes must be 32 to 512")
         require(len(self.sizes) == len(self.size_shares), "train.sizes and train.size_shares differ in length")
         require(abs(sum(self.size_shares) - 1) < 1e-6, "train.size_shares must add up to 1")
-        require(self.epochs is None or self.epochs >= 1, "train.epochs must be at least 1, or null")
+        require(self.epochs is None or self.epochs >= 0, "train.epochs must be 0 or more, or null")
+        require(
+            self.epochs != 0 or self.pretrained or self.start_from is not None,
+            "train.epochs: 0 fits the last layer only, which needs train.pretrained or train.start_from",
+        )
         require(self.frozen >= 0, "train.frozen must be 0 or more")
         require(self.remember >= 0, "train.remember must be 0 or more")
         require(

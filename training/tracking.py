@@ -198,7 +198,7 @@ def terminable() -> Iterator[None]:
 def run_name(config: TrainConfig, photos: int) -> str:
     """Return the recipe in a few words, as the list of runs shows it."""
     start = "pretrained" if config.pretrained else "from scratch"
-    length = f"{config.epochs} epochs" if config.minutes is None else f"{config.minutes:g}min"
+    length = f"{config.minutes:g}min" if config.minutes else f"{config.epochs} epochs" if config.epochs else "head only"
     return f"{config.network} {start} {config.image_size}px {length} {photos:,} photos"
 
 

@@ -34,6 +34,7 @@ from training.tracking import Run, origin, run_name, status_told
 CHECKPOINT = "checkpoint.pt"
 PLAIN = 500  # training photos whose loss without augmentation is measured after each epoch, as validation's is
 ROOM = 1.25  # photos are kept this much larger than the crops taken from them
+FEW = 500  # training photos; with fewer, the head alone was right more often (docs/experiments.md)
 HEAD_PHOTOS = 8000  # enough for the linear head that a pretrained network starts with
 
 
@@ -74,10 +75,14 @@ class Rank:
 class Schedule:
     """Where the run stands, from 0 to 1: by epochs, or by minutes when there is a time budget."""
 
-    def __init__(self, config: TrainConfig, photos: int, seconds_before: float) -> None:
+    def __init__(self, config: TrainConfig, photos: int, epochs: int, seconds_before: float) -> None:
         self.config = config
-        self.steps = (config.epochs or epochs_for(photos)) * max(1, photos // batch_size(config, photos))
+        self.steps = epochs * max(1, photos // batch_size(config, photos))
         self.started = time.monotonic() - seconds_before
+
+    @property
+    def head_only(self) -> bool:
+        return self.config.minutes is None and self.steps == 0
 
     @property
     def seconds(self) -> float:
@@ -86,7 +91,7 @@ class Schedule:
     def progress(self, step: int) -> float:
         if self.config.minutes is not None:
             return min(self.seconds / (60 * self.config.minutes), 1)
-        return step / self.steps
+        return step / self.steps if self.steps else 1
 
     def seconds_left(self, progress: float) -> float:
         return self.seconds * (1 - progress) / max(progress, 1e-6)
@@ -106,9 +111,12 @@ class Schedule:
         return self.config.sizes[-1]
 
 
-def epochs_for(photos: int) -> int:
-    """Return how often to see the photos, if nobody said: 200 of them 15 times, 1,000 8 times, very many 5 times."""
-    return min(15, round(4.5 + 3000 / photos))
+def epochs_for(photos: int, new_head: bool) -> int:
+    """Return how often to see the photos, if nobody said: 1,000 of them 8 times, very many 5 times.
+
+    Few photos teach a pretrained network less than they make it forget: then the new linear head is all that learns.
+    """
+    return 0 if new_head and photos < FEW else min(15, round(4.5 + 3000 / photos))
 
 
 def batch_size(config: TrainConfig, photos: int) -> int:
@@ -152,6 +160,12 @@ class Trainer:
         settings = {name: value for name, value in asdict(self.config).items() if name != "tracking"}
         return {**settings, "photos": self.manifest.digest, "processes": self.rank.count}
 
+    @property
+    def epochs(self) -> int:
+        if self.config.epochs is not None:
+            return self.config.epochs
+        return epochs_for(len(self.manifest.split("train")), self.lacks_head)
+
     def photos(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the training photos, a little larger than `size`, where the network is."""
         pixels, labels = load_split(self.manifest, "train", round(size * ROOM), self.cache)
@@ -166,17 +180,21 @@ class Trainer:
         self.rank.wait()
         pixels_of_size: tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         validation = load_split(self.manifest, "val", self.config.image_size, self.cache)
-        schedule = Schedule(self.config, len(self.manifest.split("train")), self.seconds)
+        schedule = Schedule(self.config, len(self.manifest.split("train")), self.epochs, self.seconds)
         self.start_tracking()
-        if self.lacks_head and self.step == 0:
+        if (self.lacks_head or schedule.head_only) and self.step == 0:
             self.start_head()
         wrapped = self.rank.wrap(self.learner)
         while not self.finished:
             size = schedule.size(schedule.progress(self.step))
             if pixels_of_size is None or pixels_of_size[0] != size:
                 pixels_of_size = (size, *self.photos(size), self.others(size))
-            self.train_epoch(wrapped, schedule, size, *pixels_of_size[1:])
-            self.finish_epoch(schedule, size, validation, some_of(*pixels_of_size[1:3]))
+            some = some_of(*pixels_of_size[1:3])
+            if schedule.head_only:
+                self.stand_for_an_epoch(some)
+            else:
+                self.train_epoch(wrapped, schedule, size, *pixels_of_size[1:])
+            self.finish_epoch(schedule, size, validation, some)
         self.save_weights()
 
     def start_head(self) -> None:
@@ -188,10 +206,17 @@ class Trainer:
             torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.config.seed))[:HEAD_PHOTOS].sort().values
         )
         parts = tqdm(chosen.to(pixels.device).split(64), desc="fitting the head", unit="batch", disable=None)
-        seen = pooled_features(self.network, (resized(pixels[part], self.config.image_size) for part in parts))
+        seen = pooled_features(self.average, (resized(pixels[part], self.config.image_size) for part in parts))
         head = fit_head(seen.cpu(), labels.cpu()[chosen], len(self.manifest.labels))
         for network in (self.network, self.average):
             network.classifier.load_state_dict(head._asdict())
+
+    def stand_for_an_epoch(self, photos: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Leave the head's figures where an epoch would leave its own."""
+        started = time.monotonic()
+        loss, accuracy = self.validate(self.config.image_size, *photos)
+        speed = len(photos[1]) / (time.monotonic() - started)
+        self.last = {"train_loss": loss, "train_accuracy": accuracy, "images_per_second": speed, "learning_rate": 0.0}
 
     def others(self, size: int) -> torch.Tensor | None:
         """Return the half of the other things' photos that may be learned from."""
@@ -204,9 +229,8 @@ class Trainer:
         if not (self.rank.first and self.config.tracking):
             return
         known = self.run_id is not None
-        photos = len(self.manifest.split("train"))
-        recipe = replace(self.config, epochs=self.config.epochs or epochs_for(photos))
-        self.tracked = Run(self.run_id, name=run_name(recipe, photos))
+        name = run_name(replace(self.config, epochs=self.epochs), len(self.manifest.split("train")))
+        self.tracked = Run(self.run_id, name=name)
         self.run_id = self.tracked.id
         if not known:
             tags = {"git_commit": self.commit, "data_digest": self.manifest.digest, **versions(), **origin(self.commit)}

@@ -27,7 +27,7 @@ def test_the_projects_own_params_are_valid() -> None:
         ("train", "size_shares", [0.7], "train.size_shares must add up to 1"),
         ("train", "learning_rate", -1, "learning rates must be more than 0"),
         ("train", "mixup", 1.5, "train.mixup must be from 0 to 1"),
-        ("train", "epochs", 0, "train.epochs must be at least 1, or null"),
+        ("train", "epochs", -1, "train.epochs must be 0 or more, or null"),
         ("train", "frozen", -1, "train.frozen must be 0 or more"),
         ("train", "remember", -0.1, "train.remember must be 0 or more"),
         ("train", "network", "petnet", "train.remember is for efficientnet_lite0 with train.pretrained: true"),
@@ -47,6 +47,18 @@ def test_a_mistake_is_named(tmp_path: Path, section: str, key: str, value: objec
     path.write_text(yaml.safe_dump(params))
 
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
+        load_params(path)
+
+
+def test_a_network_from_scratch_needs_epochs(tmp_path: Path) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"] |= {"network": "petnet", "pretrained": False, "remember": 0.0, "frozen": 0, "epochs": 0}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+
+    with pytest.raises(
+        UserError, match="train.epochs: 0 fits the last layer only, which needs train.pretrained or train.start_from"
+    ):
         load_params(path)
 
 

@@ -84,5 +84,6 @@ def test_divergence_is_that_of_kullback_and_leibler() -> None:
 
 
 def test_few_photos_are_seen_often_in_small_batches(project_config: TrainConfig) -> None:
-    assert [epochs_for(count) for count in (40, 200, 500, 1000, 5000, 18013)] == [15, 15, 10, 8, 5, 5]
+    assert [epochs_for(count, new_head=False) for count in (40, 200, 500, 1000, 5000, 18013)] == [15, 15, 10, 8, 5, 5]
+    assert [epochs_for(count, new_head=True) for count in (40, 499, 500, 1000)] == [0, 0, 10, 8]
     assert [batch_size(project_config, count) for count in (20, 200, 5000)] == [8, 25, 64]

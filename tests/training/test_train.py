@@ -18,7 +18,7 @@ from tests.training.conftest import child_environment, run_module, write_params
 from training.dataset import load_others
 from training.errors import UserError
 from training.files import replace_atomically
-from training.network import load_weights
+from training.network import build_network, load_weights
 
 
 def prepare(folder: Path, labels: tuple[str, ...] = ("cat", "dog"), count: int = 140, **train: object) -> Path:
@@ -49,7 +49,25 @@ def test_it_learns_two_labels(tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     assert final_accuracy(result.stdout) >= 95
-    assert load_weights(tmp_path / "build" / "weights.pt")[1]["labels"] == ["cat", "dog"]
+    network, saved = load_weights(tmp_path / "build" / "weights.pt")
+    assert saved["labels"] == ["cat", "dog"]
+    pretrained = build_network("efficientnet_lite0", 2, pretrained=True).body.state_dict()
+    learned = {name for name, value in network.body.state_dict().items() if not torch.equal(value, pretrained[name])}
+    assert learned == {name for name, _ in network.body.named_parameters() if int(name.split(".")[0]) >= 9}  # and no statistics
+
+
+def test_of_few_photos_only_the_last_layer_learns(tmp_path: Path) -> None:
+    prepare(tmp_path, count=60, epochs=None)
+
+    result = run_module("training.train", cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    network, saved = load_weights(tmp_path / "build" / "weights.pt")
+    pretrained = build_network("efficientnet_lite0", 2, pretrained=True).body.state_dict()
+    assert all(torch.equal(pretrained[name], value) for name, value in network.body.state_dict().items())
+    (epoch,) = saved["history"]
+    assert epoch["train_accuracy"] == 1.0
+    assert final_accuracy(result.stdout) >= 90
 
 
 def test_it_learns_three_labels_of_any_script(tmp_path: Path) -> None:
