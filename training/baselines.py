@@ -5,7 +5,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional
 
-SIZE = 48
+from training.measures import Array
+
+SIZE = 48  # side of the photos that they see
 
 
 def mean_colour(train: torch.Tensor, truth: torch.Tensor, photos: torch.Tensor, seen: torch.Tensor) -> float:
@@ -14,8 +16,9 @@ def mean_colour(train: torch.Tensor, truth: torch.Tensor, photos: torch.Tensor, 
     return float(model.score(colours(photos), seen.numpy()))
 
 
-def colours(photos: torch.Tensor) -> "torch.Tensor":
-    return torch.cat([part.float().mean((2, 3)) for part in photos.split(500)]).div(255).numpy()  # type: ignore[return-value]
+def colours(photos: torch.Tensor) -> Array:
+    shares: Array = torch.cat([part.float().mean((2, 3)) for part in photos.split(500)]).div(255).numpy()
+    return shares
 
 
 def tiny_network(labels: int) -> nn.Sequential:
@@ -26,15 +29,14 @@ def tiny_network(labels: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, labels))
 
 
-def small(photos: torch.Tensor) -> torch.Tensor:
-    parts = [functional.interpolate(part.float() / 255, (SIZE, SIZE), mode="area") for part in photos.split(500)]
-    return torch.cat(parts) - 0.45
+def centred(photos: torch.Tensor) -> torch.Tensor:
+    return photos.float() / 255 - 0.45
 
 
 def tiny(train: torch.Tensor, truth: torch.Tensor, photos: torch.Tensor, seen: torch.Tensor, epochs: int = 8) -> float:
     """Return the accuracy of the tiny network after a few epochs."""
     torch.manual_seed(0)
-    inputs, network = small(train), tiny_network(int(truth.max()) + 1)
+    inputs, network = centred(train), tiny_network(int(truth.max()) + 1)
     batches = max(1, len(inputs) // 128)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=epochs * batches)
@@ -48,5 +50,5 @@ def tiny(train: torch.Tensor, truth: torch.Tensor, photos: torch.Tensor, seen: t
             schedule.step()
     network.eval()
     with torch.inference_mode():
-        answers = torch.cat([network(part).argmax(1) for part in small(photos).split(500)])
+        answers = torch.cat([network(part).argmax(1) for part in centred(photos).split(500)])
     return float((answers == seen).float().mean())

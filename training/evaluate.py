@@ -178,7 +178,7 @@ def evaluate(
         calibration_error_before=measures.calibration_error(truth, fp32.test.probabilities(1.0)),
         coverage=measures.coverage(truth, probabilities),
         slices=measures.slices(truth, probabilities, statistics(pixels, manifest.split("test"))),
-        baselines=simplest(manifest, size, cache, (pixels, labels)) if config.baselines else None,
+        baselines=simplest(manifest, cache) if config.baselines else None,
         int8=Int8(**vars(rest[0].figures), same_answer=same_answer(fp32.test, rest[0].test)) if rest else None,
     )
     write_atomically(reports / "answers.npz", answers(models, [fp32, *rest]))
@@ -199,9 +199,9 @@ def same_answer(one: Seen, other: Seen) -> float:
     return float((one.logits.argmax(1) == other.logits.argmax(1)).double().mean())
 
 
-def simplest(manifest: Manifest, size: int, cache: Path, test: Pixels) -> dict[str, float]:
+def simplest(manifest: Manifest, cache: Path) -> dict[str, float]:
     """Return how far the simplest things get."""
-    pairs = (*load_split(manifest, "train", size, cache), *test)
+    pairs = (*load_split(manifest, "train", baselines.SIZE, cache), *load_split(manifest, "test", baselines.SIZE, cache))
     return {"mean colour": baselines.mean_colour(*pairs), "20,000 parameters": baselines.tiny(*pairs)}
 
 
