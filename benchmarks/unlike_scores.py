@@ -23,7 +23,6 @@ from training.fit import SAMPLE, sample
 from training.manifest import Manifest
 from training.network import Network, load_weights
 from training.paths import MANIFEST, WEIGHTS
-from training.released import pooled
 from training.seen import look
 
 Score = Callable[[torch.Tensor], torch.Tensor]  # pooled features [N, C] -> the higher, the stranger
@@ -136,7 +135,7 @@ def main() -> None:
 
 
 def features(network: Network, photos: torch.Tensor) -> torch.Tensor:
-    return pooled(look(network, photos).summaries)
+    return look(network, photos).summaries
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from training.measures import Array
 from training.network import Network, load_weights
 from training.paths import CALIBRATION, MANIFEST, WEIGHTS
 from training.quantise import EXAMPLES, LOSS, quantise
-from training.released import pooled
 from training.seen import Seen, look, read_all, statistics
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -108,7 +107,7 @@ def fit_unlike(
 ) -> tuple[str, nn.Module]:
     """Return the unlike score and its kind: by ImageNet's head where the features remember it, else learned or by distance."""
     if remembers:
-        return "imagenet", fit_imagenet(pooled(training.summaries))
+        return "imagenet", fit_imagenet(training.summaries)
     if others is None:
         return "distance", fit_distance(training.summaries, training.truth)
     other = look(network, torch.cat([views(others), synthetic_others(others.shape[-1], 64)]))

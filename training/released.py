@@ -30,7 +30,7 @@ class ImagenetUnlike(Score):
     familiar: torch.Tensor
 
     def forward(self, summary: torch.Tensor) -> torch.Tensor:
-        return 1 - torch.softmax(self.logits(pooled(summary)), 1) @ self.familiar
+        return 1 - torch.softmax(self.logits(summary), 1) @ self.familiar
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return the 1,000 classes' logits of pooled features [N, 1280]."""
@@ -63,21 +63,17 @@ class DistanceUnlike(Score):
 
 
 def summarise(maps: list[torch.Tensor]) -> torch.Tensor:
-    """Return what the unlike score looks at: the last map's peaks, then mean and deviation of every channel of every map.
+    """Return what the unlike score looks at: of one map the channels' means, which a head for ImageNet's classes reads.
 
-    Where a network was trained from scratch, the early maps matter: they see textures that the last one, made to tell the labels
-    apart, no longer tells.
+    Of several maps, the last one's peaks, then mean and deviation of every channel of every map. Where a network was trained from
+    scratch, the early maps matter: they see textures that the last one, made to tell the labels apart, no longer tells.
     """
+    if len(maps) == 1:
+        return maps[0].mean((2, 3))
     means = torch.cat([features.mean((2, 3)) for features in maps], 1)
     squares = torch.cat([features.square().mean((2, 3)) for features in maps], 1)  # torch.var takes fifteen times as long
     deviations = (squares - means.square()).clamp(min=0).sqrt()
     return torch.cat([maps[-1].amax((2, 3)), means, deviations], 1)
-
-
-def pooled(summary: torch.Tensor) -> torch.Tensor:
-    """Return the channels' means out of a summary of one map: its peaks, means and deviations."""
-    channels = summary.shape[1] // 3
-    return summary[:, channels : 2 * channels]
 
 
 class Released(nn.Module):
