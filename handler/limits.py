@@ -3,7 +3,7 @@
 MAX_BODY = 10_485_760  # bytes of a request: config.properties, nginx.conf and the page say the same
 MAX_PIXELS = 50_000_000  # of one photo, at training as well; MOST_SECONDS allows fewer in some formats
 MAX_INSTANCES = 32  # photos in one request; MOST_SECONDS allows fewer large ones
-MAX_NUMBERS = 1_000_000  # numbers and lists in one request's JSON: 500x500 pixels
+MAX_NUMBERS = 1_000_000  # numbers and lists in one request's JSON: 499x499 pixels
 
 # What reading costs is estimated by handler/cost.py before a pixel is decoded, in seconds of one core
 MOST_SECONDS = 1.0  # for one photo, for one request, and for the dear requests of one batch

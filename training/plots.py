@@ -283,7 +283,7 @@ def coverage(figures: Figures) -> Figure:
         kept = "promised" if figures.promise.kept else "wanted, not promised"
         axes.axhline(promised, color=colour(1), linestyle="--", label=f"at most {promised:.2%} wrong {kept}")
     axes.set(
-        xlabel="coverage: share of the test photos with a sure answer", ylabel="risk: share of those answers that is wrong",
+        xlabel="coverage: share of the test photos whose confidence reaches the threshold", ylabel="risk: share of those answers that is wrong",
         title=f"Risk over coverage on {figures.test.photos:,} test photos (band: 95 % interval)",
     )  # fmt: skip
     axes.set_ylim(bottom=0)
