@@ -70,6 +70,10 @@ class TrainConfig:
             "train.epochs: 0 fits the last layer only, which needs train.pretrained or train.start_from",
         )
         require(self.frozen >= 0, "train.frozen must be 0 or more")
+        require(
+            not self.frozen or self.pretrained or self.start_from is not None,
+            "train.frozen keeps layers as they are; set it to 0 where they start at random",
+        )
         require(self.remember >= 0, "train.remember must be 0 or more")
         require(
             not self.remember or (self.network == "efficientnet_lite0" and self.pretrained),

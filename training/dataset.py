@@ -1,7 +1,8 @@
 """manifest -> uint8 tensors: every photo is decoded once, by the handler's own reading, and kept in one file."""
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -63,6 +64,9 @@ def digest(rows: list[Row], size: int) -> str:
 def decode_all(rows: list[Row], size: int, path: Path) -> None:
     """Decode the photos in as many processes as there are cores, straight into the file."""
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), 3, size, size))
+    if hasattr(os, "posix_fallocate"):  # take the room now: later, a full disk would end the process without a word
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     for index, photo in enumerate(
         tqdm(decoded(rows, size), total=len(rows), desc=f"reading at {size} px", unit="photo", disable=None)
     ):
@@ -91,9 +95,10 @@ def close_pool() -> None:
         pool.cache_clear()
 
 
-def decode_row(path: str, size: int) -> np.ndarray:
-    """Return one photo's pixels; a photo that changed since the manifest was made is the user's to mend."""
+def decode_row(path: str, size: int, change: Callable[[bytes], bytes] | None = None) -> np.ndarray:
+    """Return one photo's pixels as the server reads them; a photo that cannot be read any more is the user's to mend."""
     try:
-        return decode_photo(read_bytes(path), size).numpy()
+        data = read_bytes(path)
+        return decode_photo(change(data) if change else data, size).numpy()
     except (OSError, KeyError, photo_input.InvalidPhoto) as error:
-        raise UserError(f"cannot read {path} any more ({error}); run `make data` again") from None
+        raise UserError(f"cannot read {path} ({error}); if it was there before, run `make data` again") from None

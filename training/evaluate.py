@@ -13,7 +13,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from handler.photo_input import decode_photo
 from training import baselines, measures
 from training.compare import Known, live_model, read_known
 from training.config import PARAMS, EvaluateConfig, load_params
@@ -26,7 +25,6 @@ from training.fitted import Fitted, digest, read_calibration
 from training.manifest import Manifest, find_photos
 from training.network import Network, count_parameters, load_weights
 from training.paths import CALIBRATION, MANIFEST, REPORTS, WEIGHTS
-from training.photos import read_bytes
 from training.plots import Evidence
 from training.report import how_to_open, write_report
 from training.seen import Seen, look, read_all, statistics
@@ -144,14 +142,10 @@ def scorecards(models: list[Model], manifest: Manifest, size: int, count: int) -
     paths, truth = [row.path for row in rows], torch.tensor([manifest.labels.index(row.label) for row in rows])
     accuracy: list[dict[str, float]] = [{} for _ in models]
     for name in CORRUPTIONS:
-        pixels = read_all(paths, size, partial(read_corrupted, change=name), name)
+        pixels = read_all(paths, size, partial(corrupted, name=name), name)
         for model, found in zip(models, accuracy, strict=True):
             found[name] = float((look(model.network, pixels).logits.argmax(1) == truth).double().mean())
     return [Scorecard(photos=len(rows), accuracy=found, mean=float(np.mean(list(found.values())))) for found in accuracy]
-
-
-def read_corrupted(path: str, size: int, change: str) -> measures.Array:
-    return decode_photo(corrupted(read_bytes(path), change), size).numpy()
 
 
 def evaluate(
@@ -159,8 +153,7 @@ def evaluate(
 ) -> Figures:
     """Measure everything, write the figures and the report."""
     network, saved = load_weights(weights)
-    if saved["labels"] != manifest.labels:
-        raise UserError(f"{weights} knows {', '.join(saved['labels'])}, the manifest {', '.join(manifest.labels)}; train again")
+    manifest.require_weights(weights, saved)
     size, cache = saved["image_size"], weights.parent / "cache"
     models = load_models(network, weights, calibration)
     fp32, *rest = measure(models, manifest, size, cache, config)

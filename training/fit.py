@@ -18,7 +18,7 @@ from training.calibrate import fit_distance, fit_imagenet, fit_linear, fit_tempe
 from training.config import PARAMS, EvaluateConfig, load_params
 from training.conformal import Wanted, choose_threshold
 from training.dataset import load_others, load_split
-from training.errors import UserError, run_cli
+from training.errors import run_cli
 from training.figures import Promise
 from training.fitted import Calibration, Fitted, digest, write_calibration
 from training.manifest import Manifest
@@ -59,8 +59,7 @@ def sample(manifest: Manifest, size: int, count: int) -> tuple[torch.Tensor, tor
 def fit(manifest: Manifest, weights: Path, config: EvaluateConfig, calibration: Path) -> Calibration:
     """Choose everything that is chosen after training, for both forms of the network, and write it."""
     network, saved = load_weights(weights)
-    if saved["labels"] != manifest.labels:
-        raise UserError(f"{weights} knows {', '.join(saved['labels'])}, the manifest {', '.join(manifest.labels)}; train again")
+    manifest.require_weights(weights, saved)
     remembers = saved["config"].get("remember", 0) > 0
     outliers = None if remembers else config.outliers  # ImageNet's head needs no photos of other things
     photos = read_photos(manifest, saved["image_size"], weights.parent / "cache", outliers)
@@ -130,7 +129,7 @@ def fit_int8(
 ) -> tuple[Fitted | None, bytes | None]:
     """Return what fits the network in int8, and that network; or nothing, if it loses by it or cannot be had so."""
     try:
-        quantised = quantise(network, photos.validation[0][:EXAMPLES])
+        quantised = quantise(network, spread(photos.validation[0], EXAMPLES))
         int8, fitted = fit_form(quantised, photos, labels, config, remembers)
         script = as_script(quantised)
     except Exception as error:  # which networks torch's tracing takes is not ours to know
@@ -141,6 +140,11 @@ def fit_int8(
         print(f"in int8 it loses {loss:.2%} of validation accuracy (limit {LOSS:.2%}), and will be released in fp32 only")
         return None, None
     return fitted, script
+
+
+def spread(photos: torch.Tensor, count: int) -> torch.Tensor:
+    """Return some photos out of all: they lie sorted by label."""
+    return photos[:: max(1, len(photos) // count)][:count]
 
 
 def accuracy(seen: Seen) -> float:

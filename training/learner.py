@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from training.efficientnet import imagenet_head
+from training.errors import UserError
 from training.network import Network
 
 
@@ -23,6 +24,8 @@ class Learner(nn.Module):
         super().__init__()
         self.network = network
         self.frozen = frozen
+        if frozen > len(network.body):
+            raise UserError(f"train.frozen is {frozen}, and the network has {len(network.body)} layers")
         network.body[:frozen].requires_grad_(False)
         self.teacher = copy.deepcopy(network.body[frozen:]).eval().requires_grad_(False) if remember else None
         self.imagenet = imagenet_head() if remember else None

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from handler.photo_input import InvalidPhoto, open_photo, to_rgb
+from handler.photo_input import open_photo, to_rgb
 from training.config import PARAMS, Params, load_params
 from training.duplicates import THUMBNAIL, groups, perceptual_hash, similar_pairs, thumbnail
 from training.errors import UserError, run_cli
@@ -84,6 +84,16 @@ class Manifest:
         lines = sorted(f"{row.sha256},{row.label},{row.split}" for row in self.rows if row.split)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    def require_weights(self, path: Path, saved: dict[str, Any]) -> None:
+        """Refuse weights that learned from other photos: what they trained on could be measured here."""
+        if saved["labels"] != self.labels:
+            raise UserError(f"{path} knows {', '.join(saved['labels'])}, the manifest {', '.join(self.labels)}; train again")
+        if saved["data_digest"] != self.digest:
+            raise UserError(
+                f"{path} was trained on other photos or splits than the manifest has: its test photos may be among them; "
+                "train again (`make train FRESH=1`)"
+            )
+
     def summary(self) -> str:
         """Say in a line or two what there is."""
         counts = {split: len(self.split(split)) for split in SPLITS}
@@ -141,6 +151,8 @@ def find_photos(photos: Path) -> list[Found]:
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not pictures:
         raise UserError(f"no photos in {photos}: looked for {', '.join(sorted(EXTENSIONS))} in it and its sub-folders")
+    if unnameable := [name for name in pictures if not is_text(name)]:
+        raise UserError(f"the name of {unnameable[0]!r} in {photos} is not UTF-8, and {len(unnameable) - 1:,} more; rename them")
     base = photos.as_posix()
     found = [Found(f"{base}/{name}", *label_and_split(name)) for name in pictures]
     if unlabelled := [item.path for item in found if not item.label]:
@@ -149,6 +161,15 @@ def find_photos(photos: Path) -> list[Found]:
             f"put photos into {photos}/<label>/, or name them <label>.1.jpg"
         )
     return found
+
+
+def is_text(name: str) -> bool:
+    """Names in Latin-1, out of old archives, cannot be written into a manifest."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def label_and_split(name: str) -> tuple[str, str]:
@@ -195,14 +216,13 @@ def inspect(found: list[Found]) -> tuple[list[Row], np.ndarray]:
 
 def inspect_file(item: Found) -> tuple[Row, np.ndarray]:
     """Return what one file is by itself, and its thumbnail."""
-    data = read_bytes(item.path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    row = Row(path=item.path, label=item.label, split="", sha256=sha256, width=0, height=0, phash="", verdict="unreadable")
-    nothing = np.zeros((THUMBNAIL, THUMBNAIL), dtype=np.uint8)
+    row = Row(path=item.path, label=item.label, split="", sha256="", width=0, height=0, phash="", verdict="unreadable")
     try:
+        data = read_bytes(item.path)
+        row = replace(row, sha256=hashlib.sha256(data).hexdigest())
         photo = to_rgb(open_photo(data))
-    except (InvalidPhoto, OSError, ValueError, SyntaxError, EOFError):
-        return row, nothing
+    except Exception:  # zip files and Pillow raise a dozen types
+        return row, np.zeros((THUMBNAIL, THUMBNAIL), dtype=np.uint8)
     verdict = "ok" if is_photo(photo.resize((64, 64))) else "not_a_photo"
     phash = f"{perceptual_hash(photo):016x}"
     return replace(row, width=photo.width, height=photo.height, phash=phash, verdict=verdict), thumbnail(photo)

@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from handler.photo_input import decode_photo
 from handler.statistics import photo_statistics
-from training.dataset import pool
+from training.dataset import decode_row, pool
 from training.errors import UserError
 from training.manifest import Row
 from training.measures import Array
 from training.network import Network
-from training.photos import read_bytes
 from training.released import summarise
 
 
@@ -46,14 +44,9 @@ def look(network: Network, pixels: torch.Tensor, truth: torch.Tensor | None = No
     return seen
 
 
-def read_one(path: str, size: int) -> Array:
-    """Read a photo as the server does."""
-    return decode_photo(read_bytes(path), size).numpy()
-
-
-def read_all(paths: list[str], size: int, read: Callable[..., Array] = read_one, name: str = "reading") -> torch.Tensor:
+def read_all(paths: list[str], size: int, change: Callable[[bytes], bytes] | None = None, name: str = "reading") -> torch.Tensor:
     """Read photos in as many processes as there are cores."""
-    results = pool().map(partial(read, size=size), paths, chunksize=16)
+    results = pool().map(partial(decode_row, size=size, change=change), paths, chunksize=16)
     photos = list(tqdm(results, total=len(paths), desc=name, unit="photo", disable=None))
     return torch.stack([torch.from_numpy(photo) for photo in photos])
 

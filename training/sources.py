@@ -46,7 +46,7 @@ def oxford(folder: Path) -> Path:
 
 def kaggle(name: str, downloads: Path) -> Path:
     """Return a Kaggle dataset's zip, fetched by the `kaggle` command."""
-    archive = downloads / f"{name.split('/')[-1]}.zip"
+    archive = downloads / f"{name.replace('/', '+')}.zip"
     if archive.exists():
         return archive
     if not shutil.which("kaggle"):

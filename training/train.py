@@ -63,6 +63,14 @@ class Rank:
             distributed.all_reduce(values)
         return values / self.count
 
+    def of_first(self, value: float) -> float:
+        """Return the first process's value: clocks differ, and all must stop at the same step."""
+        if self.count == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.broadcast(told, 0)
+        return told.item()
+
     def wait(self) -> None:
         if self.count > 1:
             distributed.barrier()
@@ -202,9 +210,7 @@ class Trainer:
         if not self.rank.first:  # the others are given its weights
             return
         pixels, labels = self.photos(self.config.sizes[-1])
-        chosen = (
-            torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.config.seed))[:HEAD_PHOTOS].sort().values
-        )
+        chosen = some_of_each(labels.cpu(), HEAD_PHOTOS, torch.Generator().manual_seed(self.config.seed))
         parts = tqdm(chosen.to(pixels.device).split(64), desc="fitting the head", unit="batch", disable=None)
         seen = pooled_features(self.average, (resized(pixels[part], self.config.image_size) for part in parts))
         head = fit_head(seen.cpu(), labels.cpu()[chosen], len(self.manifest.labels))
@@ -265,10 +271,11 @@ class Trainer:
         batches = list(batches_of(len(labels), size_of_batch, shuffle))
         total = torch.zeros(3, device=device)
         started = time.monotonic()
-        self.network.train(not config.pretrained)  # the statistics of a pretrained network's batch normalisation are kept
+        from_scratch = not config.pretrained and config.start_from is None
+        self.network.train(from_scratch)  # the statistics of a pretrained network's batch normalisation are kept
         bar = tqdm(batches, desc=f"epoch {self.epoch + 1} at {size} px", unit="step", disable=None if self.rank.first else True)
         for batch in bar:
-            progress = schedule.progress(self.step)
+            progress = self.rank.of_first(schedule.progress(self.step))
             if progress >= 1:
                 break
             mine = batch[self.rank.index :: self.rank.count]
@@ -328,9 +335,7 @@ class Trainer:
     ) -> None:
         """Validate, tell, and keep a checkpoint."""
         self.epoch += 1
-        progress = schedule.progress(self.step)
-        done = torch.tensor(float(progress >= 1), device=self.rank.device)
-        self.finished = bool(self.rank.mean(done) > 0)  # by the clock, processes may differ; one is enough
+        self.finished = self.rank.of_first(schedule.progress(self.step)) >= 1
         seen_at = min(round(size * ROOM), self.config.image_size)
         loss, accuracy = self.validate(seen_at, *validation)
         plain, _ = self.validate(seen_at, *training)
@@ -369,6 +374,7 @@ class Trainer:
             "seconds": self.seconds,
             "finished": self.finished,
             "run_id": self.run_id,
+            "commit": self.commit,
         }
         replace_atomically(self.output.with_name(CHECKPOINT), lambda path: torch.save(state, path))
 
@@ -387,7 +393,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizers.load_state_dict(state["optimizers"])
-        for name in ("history", "step", "epoch", "seconds", "finished", "run_id"):
+        for name in ("history", "step", "epoch", "seconds", "finished", "run_id", "commit"):
             setattr(self, name, state[name])
         if self.rank.first:
             print(f"continuing after epoch {self.epoch}, {self.seconds / 60:.1f} minutes in")
@@ -422,6 +428,13 @@ def batches_of(count: int, size: int, generator: torch.Generator) -> Iterator[to
     order = torch.randperm(count, generator=generator)
     whole = max(count // size * size, min(count, size))
     return iter(order[:whole].split(size))
+
+
+def some_of_each(labels: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return the numbers of about `count` photos, as many of each label as there are."""
+    each = -(-count // len(labels.unique()))
+    order = torch.randperm(len(labels), generator=generator)
+    return torch.cat([order[labels[order] == label][:each] for label in labels.unique()]).sort().values
 
 
 def resized(photos: torch.Tensor, size: int) -> torch.Tensor:

@@ -29,6 +29,7 @@ def test_the_projects_own_params_are_valid() -> None:
         ("train", "mixup", 1.5, "train.mixup must be from 0 to 1"),
         ("train", "epochs", -1, "train.epochs must be 0 or more, or null"),
         ("train", "frozen", -1, "train.frozen must be 0 or more"),
+        ("train", "pretrained", False, "train.frozen keeps layers as they are; set it to 0 where they start at random"),
         ("train", "remember", -0.1, "train.remember must be 0 or more"),
         ("train", "network", "petnet", "train.remember is for efficientnet_lite0 with train.pretrained: true"),
         ("train", "optimizer", "sgd", "train.optimizer must be muon or adamw"),

@@ -17,7 +17,7 @@ from tests.drawing import draw_photo, encoded
 from tests.training.conftest import run_module, write_params
 from training.errors import UserError
 from training.figures import Promise, read_figures
-from training.fit import in_words
+from training.fit import in_words, spread
 from training.fitted import read_calibration, write_calibration
 from training.manifest import Manifest
 
@@ -108,6 +108,37 @@ def test_figures_of_another_calibration_are_not_exported(project: Path) -> None:
         "error: reports/metrics.json measured another model than build/weights.pt with build/calibration.pt; "
         "run `make evaluate`\n"
     )
+
+
+@pytest.mark.parametrize("step", ["fit", "evaluate"])
+def test_weights_of_other_photos_are_refused(project: Path, step: str) -> None:
+    """A smaller label holds out a larger share: what was trained on would be tested on."""
+    manifest = Manifest.read(project / "data" / "manifest.csv")
+    Manifest(row for row in manifest.rows if row is not manifest.split("train")[0]).write(project / "data" / "manifest.csv")
+
+    result = run_module(f"training.{step}", cwd=project)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: build/weights.pt was trained on other photos or splits than the manifest has")
+
+
+def test_an_unreadable_photo_that_is_measured_on_is_named(project: Path) -> None:
+    damaged = next((project / "camera").rglob("*.jpg"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+
+    result = run_module("training.evaluate", cwd=project)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: cannot read {damaged.relative_to(project)} (")
+    assert "Traceback" not in result.stderr
+
+
+def test_the_whole_numbers_see_photos_of_all_labels() -> None:
+    sorted_by_label = torch.arange(1000)
+
+    assert spread(sorted_by_label, 10).tolist() == list(range(0, 1000, 100))
+    assert len(spread(sorted_by_label, 300)) == 300
+    assert torch.equal(spread(sorted_by_label, 2000), sorted_by_label)
 
 
 def test_a_calibration_is_read_back_as_it_was_written(trained: Path, tmp_path: Path) -> None:

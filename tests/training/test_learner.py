@@ -9,6 +9,7 @@ import torch
 from handler.golden import golden_photos
 from training.config import TrainConfig
 from training.efficientnet import imagenet_head, imagenet_weights
+from training.errors import UserError
 from training.learner import Learner, divergence
 from training.network import Network, build_network
 from training.train import batch_size, epochs_for
@@ -43,6 +44,11 @@ def test_frozen_layers_keep_their_weights_and_the_others_learn(pretrained: Netwo
     layers = {int(name.split(".")[1]) for name in changed if name.startswith("body.")}
     assert layers == set(range(FROZEN, 18))
     assert {"classifier.weight", "classifier.bias"} <= changed
+
+
+def test_no_more_layers_can_be_frozen_than_there_are(pretrained: Network) -> None:
+    with pytest.raises(UserError, match=r"train\.frozen is 19, and the network has 18 layers"):
+        Learner(pretrained, 19, remember=False)
 
 
 def test_without_frozen_layers_all_learn() -> None:

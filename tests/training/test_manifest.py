@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -15,10 +17,12 @@ from tests.drawing import draw_photo, encoded
 from tests.training.conftest import run_module, write_params
 from training.errors import UserError
 from training.manifest import (
+    Found,
     Manifest,
     Row,
     build_manifest,
     hold_out_enough,
+    inspect_file,
     judge,
     label_and_split,
     main,
@@ -217,6 +221,43 @@ def test_every_file_gets_its_verdict_and_nothing_is_deleted(photo_folder: Path) 
     verdicts = ["ok", "duplicate", "unreadable", "unreadable", "not_a_photo", "two_labels", "two_labels"]
     assert [rows[name][2] for name in names] == verdicts
     assert sorted(photo_folder.rglob("*.*")) == files
+
+
+def test_a_damaged_member_of_a_zip_is_left_out(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "photos", ("cat", "dog"), 20)
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((tmp_path / "photos").rglob("*.jpg")):
+            file.write(path, path.relative_to(tmp_path / "photos").as_posix())
+        damaged = file.infolist()[3]
+    content = bytearray(archive.read_bytes())
+    content[damaged.header_offset + 200] ^= 0xFF
+    archive.write_bytes(content)
+
+    manifest = build_manifest(archive)
+
+    assert [(Path(row.path).name, row.verdict) for row in manifest.rows if not row.split] == [
+        (Path(damaged.filename).name, "unreadable")
+    ]
+
+
+def test_a_decoder_that_fails_in_its_own_way_leaves_a_photo_out(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: bytes) -> None:
+        raise RuntimeError("Failed to decode frame 0")
+
+    monkeypatch.setattr("training.manifest.open_photo", fail)
+
+    row, _ = inspect_file(Found(str(next(photo_folder.rglob("*.jpg"))), "cat", ""))
+
+    assert (row.verdict, row.label, len(row.sha256)) == ("unreadable", "cat", 64)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
+def test_a_name_that_is_not_utf_8_is_told(photo_folder: Path) -> None:
+    (photo_folder / "cat" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+
+    with pytest.raises(UserError, match=r"the name of 'cat/caf\\udce9.jpg' in .* is not UTF-8, and 0 more; rename them"):
+        build_manifest(photo_folder)
 
 
 def test_given_splits_are_kept_when_asked(tmp_path: Path) -> None:

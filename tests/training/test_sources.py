@@ -41,8 +41,8 @@ def test_a_downloaded_dataset_is_kept_and_not_fetched_again(tmp_path: Path, monk
 
     first, second = (photos_at("kaggle:a/pets", tmp_path) for _ in range(2))
 
-    assert (first, second) == (tmp_path / "pets.zip", tmp_path / "pets.zip")
-    assert (tmp_path / "pets.zip").read_text() == "zip\n"
+    assert (first, second) == (tmp_path / "a+pets.zip", tmp_path / "a+pets.zip")
+    assert (tmp_path / "a+pets.zip").read_text() == "zip\n"
     assert (tmp_path / "calls").read_text() == "called\n"
 
 

@@ -15,10 +15,13 @@ import yaml
 
 from tests.conftest import draw_folder
 from tests.training.conftest import child_environment, run_module, write_params
+from training.config import load_params
 from training.dataset import load_others
 from training.errors import UserError
 from training.files import replace_atomically
+from training.manifest import Manifest
 from training.network import build_network, load_weights
+from training.train import some_of_each, train
 
 
 def prepare(folder: Path, labels: tuple[str, ...] = ("cat", "dog"), count: int = 140, **train: object) -> Path:
@@ -124,6 +127,20 @@ def test_killed_at_any_moment_it_continues_to_the_same_figures(tmp_path: Path) -
     assert not list((cut / "build").glob(".*.tmp")) or result.returncode == 0
 
 
+def test_weights_tell_the_code_that_trained_them(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the code that found them finished."""
+    folder = tmp_path / "later"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("training.train.git_commit", lambda: "later")
+
+    train(load_params(Path("params.yaml")).train, Manifest.read(Path("data/manifest.csv")))
+
+    assert (
+        load_weights(Path("build/weights.pt"))[1]["git_commit"] == load_weights(trained / "build" / "weights.pt")[1]["git_commit"]
+    )
+
+
 def test_a_finished_training_is_not_repeated(trained: Path) -> None:
     before = figures(trained)
 
@@ -177,6 +194,28 @@ def test_two_processes_reach_the_accuracy_of_one(trained: Path, tmp_path: Path) 
 
     assert result.returncode == 0, result.stderr
     assert final_accuracy(result.stdout) >= 90  # of 38 photos: one is 2.6 points
+
+
+def test_processes_stop_by_the_clock_of_the_first(tmp_path: Path) -> None:
+    """Each by its own, one would wait for the others' gradients when they have stopped."""
+    script = tmp_path / "clocks.py"
+    script.write_text("from training.train import Rank\nrank = Rank()\nprint(rank.of_first(rank.index + 0.5))\nrank.close()")
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    result = subprocess.run(
+        [*command, str(script)], cwd=tmp_path, env=child_environment(CUDA_VISIBLE_DEVICES=""), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+    assert result.stdout.split() == ["0.5", "0.5"], result.stderr
+
+
+def test_the_head_sees_photos_of_every_label() -> None:
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 3)
+
+    chosen = some_of_each(labels, 300, torch.Generator().manual_seed(1))
+
+    assert labels[chosen].bincount().tolist() == [100, 90, 3]
+    assert len(chosen.unique()) == len(chosen)
 
 
 def test_a_time_budget_is_kept(trained: Path, tmp_path: Path) -> None:
