@@ -23,6 +23,7 @@ from training.figures import Figures, Form, Int8, PhotoSet, Scorecard, Unlike, a
 from training.files import write_atomically
 from training.fitted import Fitted, digest, read_calibration
 from training.manifest import Manifest, find_photos
+from training.memory import keep_memory
 from training.network import Network, count_parameters, load_weights
 from training.paths import CALIBRATION, MANIFEST, REPORTS, WEIGHTS
 from training.plots import Evidence
@@ -223,6 +224,7 @@ def main(argv: list[str] | None = None) -> None:
         "--before", type=Path, help="metrics.json or petclf.pt of a model to compare with (default: the released one)"
     )
     args = parser.parse_args(argv)
+    keep_memory()
     config = load_params(args.params).evaluate
     config = replace(config, photos=args.photos or config.photos, outliers=args.outliers or config.outliers)
     calibration = args.weights.parent / CALIBRATION.name

@@ -23,6 +23,7 @@ from training.figures import Promise
 from training.fitted import Calibration, Fitted, digest, write_calibration
 from training.manifest import Manifest
 from training.measures import Array
+from training.memory import keep_memory
 from training.network import Network, load_weights
 from training.paths import CALIBRATION, MANIFEST, WEIGHTS
 from training.quantise import EXAMPLES, LOSS, quantise
@@ -190,6 +191,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--outliers", help="photos of other things, instead of evaluate.outliers")
     args = parser.parse_args(argv)
+    keep_memory()
     config = load_params(args.params).evaluate
     config = replace(config, outliers=args.outliers or config.outliers)
     chosen = fit(Manifest.read(args.manifest), args.weights, config, args.weights.parent / CALIBRATION.name)
