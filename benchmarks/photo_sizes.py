@@ -17,7 +17,9 @@ from benchmarks.record import record_path, write_record
 from handler.classifier import choose_int8_kernels
 from training.dataset import load_split
 from training.evaluate import read_folder
+from training.fit import spread
 from training.manifest import Manifest
+from training.memory import keep_memory
 from training.network import Network, load_weights
 from training.paths import MANIFEST, WEIGHTS
 from training.quantise import EXAMPLES, quantise
@@ -112,9 +114,11 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="a petclf-int8.pt to compare with")
     parser.add_argument("--size-before", type=int, default=160)
     args = parser.parse_args()
+    keep_memory()
     network, _ = load_weights(args.weights)
     manifest = Manifest.read(args.manifest)
     cores = torch.get_num_threads()
+    before = as_served(lambda: torch.jit.load(str(args.before)))  # with torch's kernels, as that model was served
     choose_int8_kernels()
     measured: dict[tuple[str, int], dict[str, float]] = {}
     runs: dict[tuple[str, int], Run] = {}
@@ -122,10 +126,10 @@ def main() -> None:
         sets = {split: load_split(manifest, split, size) for split in ("val", "test")}
         if args.camera:
             sets["camera"] = read_folder(args.camera, manifest.labels, size)
-        for form, some in (("fp32", network), ("int8", quantise(network, sets["val"][0][:EXAMPLES]))):
+        for form, some in (("fp32", network), ("int8", quantise(network, spread(sets["val"][0], EXAMPLES)))):
             measured[form, size] = {name: accuracy(some, *photos) for name, photos in sets.items()}
             runs[form, size] = as_served(lambda some=some: torch.jit.script(some))  # type: ignore[misc]
-    times = shares(runs, as_served(lambda: torch.jit.load(str(args.before))), args.size_before)
+    times = shares(runs, before, args.size_before)
     torch.set_num_threads(cores)
     rows = [Row(form, size, measured[form, size], times[form, size]) for form, size in sorted(runs, key=lambda key: key[::-1])]
     names = " | ".join(rows[0].accuracy)

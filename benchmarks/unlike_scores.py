@@ -21,6 +21,7 @@ from training.efficientnet import imagenet_head
 from training.features import Head, fit_head
 from training.fit import SAMPLE, sample
 from training.manifest import Manifest
+from training.memory import keep_memory
 from training.network import Network, load_weights
 from training.paths import MANIFEST, WEIGHTS
 from training.seen import look
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, default=MANIFEST)
     parser.add_argument("--outliers", type=Path, required=True, help="folder or zip of photos of other things")
     args = parser.parse_args()
+    keep_memory()
     network, saved = load_weights(args.weights)
     manifest, size = Manifest.read(args.manifest), saved["image_size"]
     seen = {name: features(network, load_split(manifest, name, size)[0]) for name in ("val", "test")}
@@ -122,8 +124,9 @@ def main() -> None:
     learn, other = (features(network, load_others(args.outliers, size, half)) for half in ("learn", "measure"))
     head = Head(network.classifier.weight.detach(), network.classifier.bias.detach())
     lines = ["| score | others refused | test photos refused | area under ROC | µs |", "|---|---|---|---|---|"]
+    compared = scores(features(network, photos), truth, learn, head)
     with torch.inference_mode():
-        for name, score in scores(features(network, photos), truth, learn, head).items():
+        for name, score in compared.items():
             pets, strange = score(seen["test"]), score(other)
             above = score(seen["val"]).quantile(1 - REFUSE)
             area = roc_auc_score(np.r_[np.zeros(len(pets)), np.ones(len(strange))], torch.cat([pets, strange]).numpy())

@@ -34,7 +34,7 @@ from training.tracking import Run, origin, run_name, status_told
 CHECKPOINT = "checkpoint.pt"
 PLAIN = 500  # training photos whose loss without augmentation is measured after each epoch, as validation's is
 ROOM = 1.25  # photos are kept this much larger than the crops taken from them
-FEW = 500  # training photos; with fewer, the head alone was right more often (docs/experiments.md)
+FEW = 500  # training photos; with 70 the head alone was right more often, and with all of them less (docs/experiments.md)
 HEAD_PHOTOS = 8000  # enough for the linear head that a pretrained network starts with
 
 
