@@ -69,9 +69,9 @@ def test_the_runs_name_tells_the_recipe(run: Run) -> None:
 
     photos = len(Manifest.read(Path("data/manifest.csv")).split("train"))
     assert info.run_name == f"efficientnet_lite0 pretrained 64px 10 epochs {photos} photos"
-    assert run_name(replace(config, network="petnet", pretrained=False, remember=0.0, image_size=160, minutes=45.0), 18_013) == (
-        "petnet from scratch 160px 45min 18,013 photos"
-    )
+    assert run_name(
+        replace(config, network="petnet", pretrained=False, frozen=0, remember=0.0, image_size=160, minutes=45.0), 18_013
+    ) == ("petnet from scratch 160px 45min 18,013 photos")
 
 
 def test_the_run_names_its_photos_and_counts_them(run: Run) -> None:

@@ -258,7 +258,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(trained: Path, tmp_path: Path
     without_manifest = run_module("training.train", "--manifest", "nowhere.csv", cwd=trained)
     unknown_network = tmp_path / "unknown"
     unknown_network.mkdir()
-    write_params(unknown_network, network="resnet1000", pretrained=False, remember=0.0)
+    write_params(unknown_network, network="resnet1000", pretrained=False, remember=0.0, frozen=0)
     shutil.copytree(trained / "data", unknown_network / "data")
     unknown = run_module("training.train", cwd=unknown_network)
 
