@@ -15,9 +15,8 @@ import torch
 
 from benchmarks.record import record_path, write_record
 from handler.classifier import choose_int8_kernels
-from training.dataset import load_split
+from training.dataset import load_split, spread
 from training.evaluate import read_folder
-from training.fit import spread
 from training.manifest import Manifest
 from training.memory import keep_memory
 from training.network import Network, load_weights

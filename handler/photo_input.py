@@ -31,10 +31,6 @@ class InvalidPhoto(ValueError):  # noqa: N818  (it says what is wrong better tha
         super().__init__(message)
         self.code = code
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Let it pass from one process to another."""
-        return type(self), (self.code, str(self))
-
 
 class TimedBytes(io.BytesIO):
     """A photo's bytes until a deadline: most decoders come for more of them again and again, and can be stopped there."""

@@ -39,6 +39,11 @@ def load_split(manifest: Manifest, split: str, size: int, cache: Path = CACHE) -
     return photos, torch.tensor([manifest.labels.index(row.label) for row in rows])
 
 
+def spread(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Return some of a split's photos or labels, out of all of it: they lie sorted by label."""
+    return rows[:: max(1, len(rows) // count)][:count]
+
+
 def load_others(source: Path, size: int, half: Literal["learn", "measure"]) -> torch.Tensor:
     """Return photos of other things: the half to `learn` from, or the half to `measure` with, by their content.
 

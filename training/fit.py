@@ -17,7 +17,7 @@ from torch.nn import functional
 from training.calibrate import fit_distance, fit_imagenet, fit_linear, fit_temperature, synthetic_others
 from training.config import PARAMS, EvaluateConfig, load_params
 from training.conformal import Wanted, choose_threshold
-from training.dataset import load_others, load_split
+from training.dataset import load_others, load_split, spread
 from training.errors import run_cli
 from training.figures import Promise
 from training.fitted import Calibration, Fitted, digest, write_calibration
@@ -141,11 +141,6 @@ def fit_int8(
         print(f"in int8 it loses {loss:.2%} of validation accuracy (limit {LOSS:.2%}), and will be released in fp32 only")
         return None, None
     return fitted, script
-
-
-def spread(photos: torch.Tensor, count: int) -> torch.Tensor:
-    """Return some photos out of all: they lie sorted by label."""
-    return photos[:: max(1, len(photos) // count)][:count]
 
 
 def accuracy(seen: Seen) -> float:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from training.augment import augment, mix
 from training.config import PARAMS, TrainConfig, load_params
-from training.dataset import close_pool, load_others, load_split
+from training.dataset import close_pool, load_others, load_split, spread
 from training.errors import UserError, run_cli
 from training.features import fit_head, pooled_features
 from training.files import replace_atomically
@@ -197,7 +197,7 @@ class Trainer:
             size = schedule.size(schedule.progress(self.step))
             if pixels_of_size is None or pixels_of_size[0] != size:
                 pixels_of_size = (size, *self.photos(size), self.others(size))
-            some = some_of(*pixels_of_size[1:3])
+            some = (spread(pixels_of_size[1], PLAIN).cpu(), spread(pixels_of_size[2], PLAIN).cpu())  # where validation's are
             if schedule.head_only:
                 self.stand_for_an_epoch(some)
             else:
@@ -441,12 +441,6 @@ def resized(photos: torch.Tensor, size: int) -> torch.Tensor:
     if photos.shape[-1] == size:
         return photos
     return functional.interpolate(photos.float(), (size, size), mode="bilinear", antialias=True)
-
-
-def some_of(photos: torch.Tensor, labels: torch.Tensor, count: int = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return some training photos, spread over all, on the processor where validation's are."""
-    step = max(1, len(labels) // count)
-    return photos[::step][:count].cpu(), labels[::step][:count].cpu()
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -15,9 +15,10 @@ from handler.photo_input import decode_photo
 from tests.conftest import draw_folder
 from tests.drawing import draw_photo, encoded
 from tests.training.conftest import run_module, write_params
+from training.dataset import spread
 from training.errors import UserError
 from training.figures import Promise, read_figures
-from training.fit import in_words, spread
+from training.fit import in_words
 from training.fitted import read_calibration, write_calibration
 from training.manifest import Manifest
 
