@@ -25,6 +25,7 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
     [
         ("build_archive", "petclf.pt -> model_store/petclf.mar: "),
         ("demo", "Start the server, ask it about one photo, "),
+        ("drift", "Say whether the photos of a prediction log have changed, "),
         ("make_key", "Make a key for the gateway: "),
         ("predict", "Ask a petclf server about photos: "),
         ("serve", "Start TorchServe and stay with it: "),

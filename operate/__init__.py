@@ -1,0 +1,1 @@
+"""What operators' commands do, over HTTP and files only."""
