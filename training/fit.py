@@ -164,7 +164,7 @@ def reference(statistics: dict[str, Array], probabilities: Array, unlike: Array,
     }
     answers = probabilities.argmax(1)
     share = {label: float((answers == index).mean()) for index, label in enumerate(labels)}
-    return {**described, "quantile_levels": list(QUANTILES), "label_share": share}
+    return {**described, "quantile_levels": list(QUANTILES), "label_share": share, "photos": len(answers)}
 
 
 def in_words(promise: Promise, unsure_below: float) -> str:

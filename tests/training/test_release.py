@@ -59,7 +59,8 @@ def test_the_model_carries_its_facts(trained: Path) -> None:
     assert facts["provenance"]["data_digest"] == manifest.digest
     assert set(facts["thresholds"]) == {"unsure_below", "unlike_above"}
     statistics = {"brightness", "contrast", "sharpness", "colourfulness", "width", "height", "aspect", "confidence", "unlike"}
-    assert set(facts["reference"]) == statistics | {"quantile_levels", "label_share"}
+    assert set(facts["reference"]) == statistics | {"quantile_levels", "label_share", "photos"}
+    assert facts["reference"]["photos"] == len(manifest.split("val"))
 
 
 def test_golden_photos_are_answered_as_recorded(trained: Path, model: torch.jit.ScriptModule) -> None:
