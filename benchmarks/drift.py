@@ -72,6 +72,7 @@ CHANGES: dict[str, Change] = {
     "a little darker: 0.85 of the light": lambda data: darker(data, 0.85),
     "blurred": lambda data: corrupted(data, "blurred"),
     "cropped": cropped,
+    "saved again as JPEG, nothing else": lambda data: saved(to_rgb(open_photo(data))),
     "JPEG quality 30": lambda data: corrupted(data, "JPEG quality 30"),
 }
 
@@ -165,7 +166,8 @@ def row(name: str, found: list[Found]) -> str:
 
 def cells(values: list[int], count: int) -> str:
     within = sum(value <= 500 for value in values)
-    return f"{within} of {count} | {middle(values)}"
+    later = f"; {len(values)} of {count} within {AFTER - EVERY:,}" if within < count else ""
+    return f"{within} of {count}{later} | {middle(values)}"
 
 
 def middle(values: list[int]) -> str:
@@ -280,7 +282,7 @@ def main() -> None:
     )
     parser.add_argument("--streams", type=int, default=50, help="streams of each change")
     parser.add_argument("--unchanged", type=int, default=100_000, help="photos that do not change")
-    parser.add_argument("--references", type=int, default=2, help="references that unchanged photos are compared with")
+    parser.add_argument("--references", type=int, default=4, help="references that unchanged photos are compared with")
     parser.add_argument("--record", action="store_true", help="keep the result")
     args = parser.parse_args()
     random = np.random.default_rng(0)
