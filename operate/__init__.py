@@ -1,0 +1,1 @@
+"""What the operator's commands do: over HTTP and files only."""
