@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         "",
         *compare((*EQUAL, *WORSE), args.streams, args.requests),
         "",
-        f'Passes: "not worse by {100 * args.margin:g} points or more", looked at whenever one of the two is wrong alone.',
+        f'Passes: "not worse by {100 * args.margin:g} percentage points or more", looked at whenever one of the two is wrong alone.',
         "",
         *passes(args.streams, args.requests, args.margin),
     ]

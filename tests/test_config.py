@@ -197,6 +197,15 @@ def test_the_gateways_limits_are_the_same_wherever_they_stand() -> None:
     assert f"{constants['EVERYBODY'] // int(per_address[1])} addresses fill the gateway" in docs
 
 
+def test_what_the_candidate_is_asked_at_once_is_the_same_wherever_it_stands() -> None:
+    lua, docs = ((ROOT / name).read_text() for name in ("deploy/gateway/gateway.lua", "docs/gateway.md"))
+    constants = {name: int(value) for name, value in re.findall(r"^local ([A-Z_]+) = (\d+)", lua, re.MULTILINE)}
+    assert (
+        f"| requests to the candidate | {constants['SMALL_AT_ONCE']} together, and {constants['LARGE_AT_ONCE']} above a megabyte |"
+        in docs
+    )
+
+
 def test_the_api_describes_every_refusal_of_the_gateway() -> None:
     """But for those of requests that are no HTTP, which the description of an API cannot cause."""
     gateway = ROOT / "deploy" / "gateway"

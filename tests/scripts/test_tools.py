@@ -28,6 +28,7 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
         ("make_key", "Make a key for the gateway: "),
         ("predict", "Ask a petclf server about photos: "),
         ("serve", "Start TorchServe and stay with it: "),
+        ("shadow", "Compare a candidate with the live version, "),
         ("smoke_test", "Ask a running server a few things "),
     ],
 )
