@@ -1,4 +1,4 @@
-"""Imports go one way: scripts -> serving -> model files, training -> handler's reading of photos, handler -> itself."""
+"""Imports go one way: scripts -> operate -> serving -> model files, training -> handler's reading of photos, handler -> itself."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"handler", "training", "serving", "scripts", "benchmarks", "tests"}
+OURS = {"handler", "training", "serving", "operate", "scripts", "benchmarks", "tests"}
 PACKAGES = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "PyYAML"}  # imported under another name than installed
 SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden", "model_file")}
 
@@ -48,7 +48,12 @@ def test_training_takes_only_the_reading_of_photos_from_the_handler(file: Path) 
 
 
 def test_scripts_know_files_http_and_the_supervisor() -> None:
-    assert foreign_to("scripts", {"scripts", "serving", "handler.model_file"}) == {}
+    assert foreign_to("scripts", {"scripts", "operate", "serving", "handler.model_file"}) == {}
+
+
+def test_the_operators_commands_know_files_and_http() -> None:
+    allowed = {"operate", "serving.small_server", "handler.model_file", "handler.statistics"}
+    assert foreign_to("operate", allowed) == {}
 
 
 def test_the_supervisor_knows_model_files_and_nothing_else_of_ours() -> None:
@@ -86,7 +91,7 @@ def test_the_workers_packages_are_pinned() -> None:
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
 
 
-@pytest.mark.parametrize("package", ["handler", "training", "serving", "scripts", "benchmarks"])
+@pytest.mark.parametrize("package", ["handler", "training", "serving", "operate", "scripts", "benchmarks"])
 def test_nothing_but_tests_imports_tests(package: str) -> None:
     found = {file.name: top_level(file) & {"tests"} for file in (ROOT / package).rglob("*.py")}
     assert found
