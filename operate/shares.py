@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+Z = 1.959964  # of 95 %
+
 
 @dataclass(frozen=True)
 class Share:
@@ -20,7 +22,7 @@ def share_of(count: int, photos: int) -> Share:
     return Share(count / photos, interval(count, photos), count, photos) if photos else Share(None, None, 0, 0)
 
 
-def interval(count: int, photos: int, z: float = 1.959964) -> tuple[float, float]:
+def interval(count: int, photos: int, z: float = Z) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share."""
     share = count / photos
     centre = (share + z * z / (2 * photos)) / (1 + z * z / photos)

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # also where this file is ru
 try:
     from operate.client import UNREACHABLE, Result, UsageError, ask_all, find_photos
     from operate.command import add_server_options, client_of, progress, run_command
+    from operate.labelled import labelled_photos
+    from operate.score_live import as_csv, as_json, as_text, score
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed here; `make setup`, then .venv/bin/python {sys.argv[0]}", file=sys.stderr)
     sys.exit(2)
@@ -66,7 +68,31 @@ def column(label: str) -> str:
     return f"probability_{label}"  # a label may be called like another column
 
 
+def run_labelled(args: argparse.Namespace) -> int:
+    """Print how right the answers are, instead of the answers."""
+    if len(args.photos) != 1 or args.list or args.explain:
+        raise UsageError("--labelled takes one folder or CSV, and neither --list nor --explain")
+    source = Path(args.photos[0])
+    scored = score(client_of(args), source, labelled_photos(source), args.jobs)
+    if args.json:
+        print(as_json(scored))
+    elif args.csv:
+        print(as_csv(scored.answers), end="")
+    else:
+        print(as_text(scored.figures))
+    return failures_told(scored.figures.errors, scored.figures.photos)
+
+
+def failures_told(failed: int, photos: int) -> int:
+    """Return the exit code, and say how many photos were not answered."""
+    if failed:
+        print(f"{failed} of {photos} photos were not answered", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.labelled:
+        return run_labelled(args)
     client = client_of(args, args.explain)
     listed = [line.strip() for line in sys.stdin if line.strip()] if args.list else []
     photos = list(find_photos([*args.photos, *listed]))
@@ -84,9 +110,7 @@ def run(args: argparse.Namespace) -> int:
             write_csv(results)
         else:
             write_table(results, min(48, max(map(len, photos))))
-    if tally["failed"]:
-        print(f"{tally['failed']} of {len(photos)} photos were not answered", file=sys.stderr)
-    return 1 if tally["failed"] else 0
+    return failures_told(tally["failed"], len(photos))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -96,6 +120,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print one JSON object a line")
     shape.add_argument("--csv", action="store_true", help="print CSV, with a column for each label's probability")
+    parser.add_argument(
+        "--labelled", action="store_true",
+        help="print how right the answers are; the photos are one folder with a sub-folder a label, or one CSV: photo, label",
+    )  # fmt: skip
     parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write a heat map of each photo into this folder")
     add_server_options(parser)
     return parser.parse_args(argv)

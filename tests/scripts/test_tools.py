@@ -27,6 +27,7 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
         ("demo", "Start the server, ask it about one photo, "),
         ("make_key", "Make a key for the gateway: "),
         ("predict", "Ask a petclf server about photos: "),
+        ("score_live", "Ask a running server about labelled photos "),
         ("serve", "Start TorchServe and stay with it: "),
         ("smoke_test", "Ask a running server a few things "),
     ],
