@@ -25,6 +25,7 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
     [
         ("build_archive", "petclf.pt -> model_store/petclf.mar: "),
         ("demo", "Start the server, ask it about one photo, "),
+        ("late_labels", "Join labels that come later with the prediction log: "),
         ("make_key", "Make a key for the gateway: "),
         ("predict", "Ask a petclf server about photos: "),
         ("score_live", "Ask a running server about labelled photos "),
