@@ -65,12 +65,12 @@ def write_report(scored: Scored, folder: Path, photos: dict[str, Path] | None = 
 
 
 def as_csv(answers: Sequence[Answered]) -> str:
-    """Return a line a photo; request_id leads to the prediction log."""
+    """Return a line a photo, with its true label and the answer: scripts.late_labels takes it as a label file."""
     labels = sorted({label for one in answers for label in one.probabilities})
     rest = ["unsure_because", "unlike", "milliseconds", "version", "archive", "request_id", "error"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["photo", "truth", "label", *(f"probability_{label}" for label in labels), *rest])
+    writer.writerow(["photo", "label", "answer", *(f"probability_{label}" for label in labels), *rest])
     for one in answers:
         values = [vars(one)[name] for name in rest]
         shares = [one.probabilities.get(label) for label in labels]

@@ -12,6 +12,7 @@ import pytest
 
 from operate import score_run
 from operate.labelled import Answered, figures
+from operate.late_labels import Label, read_labels
 from operate.score_live import Scored, judge, write_report
 from operate.shares import share_of
 from scripts.score_live import main
@@ -99,13 +100,20 @@ def test_the_answers_have_a_line_for_each_photo(server: str, photos: Path, tmp_p
     )]  # fmt: skip
     assert float(lines[3].pop("milliseconds")) > 0
     assert lines[3] == {
-        "photo": "cat/4.jpg", "truth": "cat", "label": "dog", "probability_cat": "0.4", "probability_dog": "0.6",
+        "photo": "cat/4.jpg", "label": "cat", "answer": "dog", "probability_cat": "0.4", "probability_dog": "0.6",
         "unsure_because": "close_call", "unlike": "", "version": "1.0.0", "archive": ARCHIVE, "request_id": "from-the-server",
         "error": "",
     }  # fmt: skip
     assert {name: value for name, value in lines[6].items() if value} == {
-        "photo": "dog/3.jpg", "truth": "dog", "milliseconds": "0.0", "error": "refused with 422",
+        "photo": "dog/3.jpg", "label": "dog", "milliseconds": "0.0", "error": "refused with 422",
     }  # fmt: skip
+
+
+def test_the_answers_are_a_label_file_for_late_labels(server: str, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main([str(photos), "--server", server, "--report", str(tmp_path / "report")])
+    labels = [one for one in read_labels(tmp_path / "report" / "answers.csv") if isinstance(one, Label)]
+    assert labels == [Label("from-the-server", label) for label in ["cat"] * 4 + ["dog"] * 2 + ["horse"]]
 
 
 def scored(answers: list[Answered]) -> Scored:

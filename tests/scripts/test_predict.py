@@ -223,7 +223,7 @@ def test_labelled_photos_are_answered_with_how_right_the_server_is(server: Any, 
         "accuracy            66.67 % (2 of 3; 95 % interval 20.77 to 93.85 %)",
     ]
     assert json.loads(as_json.stdout)["accuracy"]["count"] == 2
-    assert [line["photo"] + " " + line["label"] for line in csv.DictReader(io.StringIO(as_csv.stdout))] == [
+    assert [line["photo"] + " " + line["answer"] for line in csv.DictReader(io.StringIO(as_csv.stdout))] == [
         "cat/a.jpg cat", "cat/b.jpg dog", "dog/c.jpg dog", "dog/d.jpg ",
     ]  # fmt: skip
     for result in (as_text, as_json, as_csv):
