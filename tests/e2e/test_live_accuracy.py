@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,3 +132,42 @@ def test_the_answers_of_score_live_and_the_log_agree(server: Serving, photos: Pa
     assert (live["accuracy"], live["sure"], live["unsure_labelled"]) == (found["accuracy"], found["sure"], found["unsure"])
     assert (found["versions"], found["archives"]) == ({server.describe()["modelVersion"]: 24}, {server.archive_digest: 24})
     assert found["by_label"]["cat"]["right"]["photos"] == found["by_label"]["dog"]["right"]["photos"] == 12
+
+
+def documented() -> list[list[str]]:
+    """Return the words of each command of docs/live-accuracy.md."""
+    text = (ROOT / "docs" / "live-accuracy.md").read_text(encoding="utf-8")
+    return [command.split() for command in re.findall(r"^    \.venv/bin/python (.*)$", text, re.MULTILINE)]
+
+
+def test_the_documented_commands_do_what_the_document_says(server: Serving, photos: Path, tmp_path: Path) -> None:
+    score_live, late_labels, listening = documented()
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "model_store").symlink_to(server.store)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def done(command: list[str], code: int) -> str:
+        result = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert result.returncode == code, result.stderr
+        return result.stdout
+
+    text = done([*score_live, "--server", server.url], 1)  # drawings are no photos: the accuracy is below 97 %
+    assert {path.name for path in (tmp_path / "build" / "live").iterdir()} == {"report.html", "figures.json", "answers.csv"}
+    assert text.startswith("24 photos, 24 answered\naccuracy ")
+    (tmp_path / "labels.csv").write_bytes((tmp_path / "build" / "live" / "answers.csv").read_bytes())
+    (tmp_path / "predictions.jsonl").symlink_to(server.folder / "predictions.jsonl")
+    wait_until(lambda: ", 24 with a label" in done(late_labels, 0))
+    assert {path.name for path in (tmp_path / "build" / "late").iterdir()} == {"report.html", "figures.json"}
+
+    address = f"127.0.0.1:{free_port()}"
+    command = [word.replace("127.0.0.1:8086", address) for word in listening]
+    process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"metrics on http://{address}/metrics\n"
+        assert samples(f"http://{address}/metrics", server.describe()["modelVersion"])["petclf_live_labelled"] == 24
+    finally:
+        process.terminate()
+        process.communicate()

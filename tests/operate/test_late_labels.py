@@ -13,7 +13,7 @@ import pytest
 
 from operate.client import UsageError
 from operate.late_labels import Broken, Label, read_labels, read_log
-from operate.late_page import as_text, differ, metrics, render, sentences
+from operate.late_page import HELP, as_text, differ, metrics, render, sentences
 from operate.late_reader import Late, Reader
 from operate.shares import share_of
 
@@ -355,3 +355,9 @@ def test_it_is_said_when_the_labelled_predictions_are_not_like_the_rest(tmp_path
     assert sentences(found)[1:] == ["the labelled predictions are not like the rest: 100.00 % of them are unsure, of all 10.00 %"]
     assert not differ(share_of(10, 100), share_of(2, 20))
     assert not differ(share_of(0, 0), share_of(0, 0))
+
+
+def test_the_document_lists_every_metric_and_no_other() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "live-accuracy.md").read_text(encoding="utf-8")
+    listed = [name for row in re.findall(r"^\| (`petclf_live.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert listed == list(HELP)
