@@ -123,7 +123,8 @@ def scored(answers: list[Answered]) -> Scored:
 def test_the_report_needs_no_network_shows_no_photo_and_runs_nothing(tmp_path: Path) -> None:
     name = "<script>alert(1)</script>.jpg"
     wrong = Answered(name, "cat", "dog", {"cat": 0.3, "dog": 0.7}, "close_call", None, 5.0, "<i>2</i>", ARCHIVE, "id")
-    text = write_report(scored([wrong, Answered("&.jpg", "dog", error="<b>no</b>")]), tmp_path).read_text()
+    answers = scored([wrong, Answered("&.jpg", "dog", error="<b>no</b>")])
+    text = write_report(answers, tmp_path).read_text() + write_report(answers, tmp_path, {name: tmp_path / "away"}).read_text()
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;.jpg</td><td>cat</td><td>dog</td>" in text
     assert "<td>&amp;.jpg</td><td>dog</td><td>&lt;b&gt;no&lt;/b&gt;</td>" in text
     assert re.findall(r"<(script|img|link|iframe|b>no|i>2)|(?:src|href)=|url\(|@import", text) == []
