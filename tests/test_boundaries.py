@@ -52,7 +52,14 @@ def test_scripts_know_files_http_and_the_supervisor() -> None:
 
 
 def test_the_operators_commands_know_files_and_http() -> None:
-    allowed = {"operate", "serving.small_server", "handler.model_file", "handler.statistics"}
+    ours = {"live", "management", "say", "small_server", "store"}
+    allowed = {
+        "operate",
+        "handler.model_file",
+        "handler.archive_digest",
+        "handler.statistics",
+        *(f"serving.{one}" for one in ours),
+    }
     assert foreign_to("operate", allowed) == {}
 
 
