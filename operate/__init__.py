@@ -1,1 +1,1 @@
-"""What the operator's commands do: over HTTP and files only."""
+"""What operators do with a running server: over HTTP and files only."""

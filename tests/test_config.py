@@ -169,9 +169,9 @@ def test_every_file_that_repeats_a_limit_says_what_the_handler_says() -> None:
     assert number("config.properties", r"max_request_size=(\d+)") == {str(limits.MAX_BODY)}
     assert number("deploy/gateway/nginx.conf", r"client_max_body_size (1\d+);") == {str(limits.MAX_BODY)}
     assert number("web/page.html", r"MOST_BYTES = (\d+)") == {str(limits.MAX_BODY)}
-    assert number("docs/api.md", r"([\d,]+) bytes a request") == {str(limits.MAX_BODY)}
+    assert number("docs/api.md", r"([\d,]+) bytes per request") == {str(limits.MAX_BODY)}
     assert number("docs/gateway.md", r"\| body \| ([\d,]+) bytes") == {str(limits.MAX_BODY)}
-    assert number("docs/api.md", r"([\d,]+) pixels a photo") == {str(limits.MAX_PIXELS)}
+    assert number("docs/api.md", r"([\d,]+) pixels per photo") == {str(limits.MAX_PIXELS)}
     assert number("docs/api.md", r"up to (\d+) of these objects") == {str(limits.MAX_INSTANCES)}
     assert (model["jobQueueSize"], model["responseTimeout"]) == (limits.QUEUE, limits.RESPONSE_SECONDS)
     assert number("deploy/gateway/start", r"GATEWAY_IN_FLIGHT:-(\d+)") == {str(limits.QUEUE)}
