@@ -1,4 +1,4 @@
-# The serving image: TorchServe with petclf.mar inside. `make image` builds it from model_store/petclf.mar.
+# The serving image: TorchServe with one archive inside. `make image` takes the one that is live in model_store/.
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build; for a GPU: PACKAGES=whole and .../whl/cu126.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG PACKAGES=slim
@@ -41,7 +41,8 @@ COPY config.properties metrics.yaml log4j2.xml ./
 COPY handler/__init__.py handler/model_file.py handler/archive_digest.py handler/
 COPY serving/*.py serving/
 COPY scripts/__init__.py scripts/serve.py scripts/smoke_test.py scripts/
-COPY model_store/petclf.mar model_store/
+ARG ARCHIVE
+COPY model_store/${ARCHIVE} model_store/
 USER 10001:10001
 EXPOSE 8080 8081 8082 8083
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8083/ready', timeout=4)"]

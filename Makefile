@@ -10,7 +10,14 @@ MINUTES ?=
 CAMERA ?=
 TORCH_INDEX ?=
 MODEL ?=
+REPLACE ?=
 SERVE ?=
+DO ?=
+SCORE ?=
+LOG ?=
+LABELS ?=
+CANDIDATE ?=
+SHADOW ?=
 TESTS ?=
 ATTACK ?=
 GATEWAY ?=
@@ -24,7 +31,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help attack bench bench-peers setup demo archive serve smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help store attack bench bench-peers setup demo archive serve models score late-labels drift shadow smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -35,28 +42,40 @@ setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes tor
 $(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt tooling/setup
 	@tooling/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
 
-demo: archive ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
+demo: store ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
 
-archive: model_store/petclf.mar ## Build model_store/petclf.mar; MODEL=build/petclf.pt or models:/petclf@champion
+archive: setup ## Build model_store/petclf-VERSION.mar; MODEL=build/petclf.pt or models:/petclf@champion; REPLACE=1 insists
+	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)") $(if $(REPLACE),--replace)
 
-# a model that is named is always packed; the released one only when something in the archive is newer
-model_store/petclf.mar: $(if $(MODEL),FORCE) $(wildcard handler/*) web/page.html $(wildcard pretrained/*.pt) scripts/build_archive.py | setup
-	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)")
+store: setup ## See to it that model_store/ has an archive (MODEL=... builds one); what serve and demo begin with
+	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)",$(if $(REPLACE),,--keep)) $(if $(REPLACE),--replace)
 
-.PHONY: FORCE
-FORCE:
-
-serve: archive ## Serve model_store/ in the foreground; SERVE="--port 9080 ..." passes options on
+serve: store ## Serve what is live in model_store/; SERVE="--port 9080 ..." passes options on
 	@exec $(BIN)/python -m scripts.serve $(SERVE)
+
+models: setup ## List the versions of running servers; DO="promote 2.1.0" and others: docs/operations.md
+	@$(BIN)/python -m scripts.models $(or $(DO),list)
+
+score: setup ## How right is a running server? make score PHOTOS=labelled-folder (SCORE="--at-least 0.97")
+	@$(BIN)/python -m scripts.score_live "$(PHOTOS)" --server $(URL) --report build/live $(SCORE)
+
+late-labels: setup ## Join late labels with the prediction log: make late-labels LOG=predictions.jsonl LABELS=labels.csv
+	@$(BIN)/python -m scripts.late_labels $(LOG) --labels "$(LABELS)" --report build/late
+
+drift: setup ## Have the photos of a prediction log changed, and since when? make drift LOG=predictions.jsonl
+	@$(BIN)/python -m scripts.drift $(LOG) --report build/drift
+
+shadow: setup ## Compare a candidate with the live version on traffic: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
+	@$(BIN)/python -m scripts.shadow $(LOG) --candidate "$(CANDIDATE)" $(SHADOW)
 
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
 
-image: model_store/petclf.mar image-from-archive ## Build the images petclf:local and petclf-gateway:local
+image: store image-from-archive ## Build the images petclf:local and petclf-gateway:local
 
-image-from-archive: ## Build the images from the archive that is in model_store/
-	@docker build $(DOCKER_BUILD) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t petclf:local .
+image-from-archive: ## Build the images with the version that is live in model_store/
+	@docker build $(DOCKER_BUILD) --build-arg ARCHIVE="$$($(PYTHON) -m serving.store)" --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t petclf:local .
 	@docker build $(DOCKER_BUILD) -t petclf-gateway:local deploy/gateway
 
 image-mlflow: ## Build petclf-mlflow:local, the tracking server's image
@@ -133,21 +152,21 @@ coverage: setup ## Run every test, and show which lines of our code ran (TESTS="
 	@mkdir -p build/coverage
 	@$(BIN)/python -m pytest $(TESTS) --cov
 
-coverage-units: setup ## The same for handler/, serving/ and scripts/, with the tests that start no server
+coverage-units: setup ## The same for handler/, operate/, serving/ and scripts/, with the tests that start no server
 	@mkdir -p build/coverage
-	@$(BIN)/python -m pytest -m "not e2e" tests/handler tests/scripts --cov --cov-report=
-	@$(BIN)/coverage report --include='handler/*,serving/*,scripts/*'
+	@$(BIN)/python -m pytest -m "not e2e" tests/handler tests/operate tests/scripts --cov --cov-report=
+	@$(BIN)/coverage report --include='handler/*,operate/*,serving/*,scripts/*'
 
-fuzz: archive ## Send 20,000 hostile inputs to a real server (HOSTILE=number; GATEWAY=1 sends them through the gateway)
+fuzz: store ## Send 20,000 hostile inputs to a real server (HOSTILE=number; GATEWAY=1 sends them through the gateway)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(GATEWAY),--gateway) $(if $(HOSTILE),--count $(HOSTILE))
 
-attack: archive ## Attack server and gateway on this machine; who is hurt, which alert fires (ATTACK="--quick --tls --keys")
+attack: store ## Attack server and gateway on this machine; who is hurt, which alert fires (ATTACK="--quick --tls --keys")
 	@$(BIN)/python -m benchmarks.attack $(ATTACK)
 
-bench: archive ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
+bench: store ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
 	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --starts 1 --rounds 5 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-bench-peers: archive ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; half an hour)
+bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; half an hour)
 	@$(BIN)/python -m benchmarks.environments
 	@$(BIN)/python -W ignore -m benchmarks.compare --record peers $(if $(PHOTOS),--photos "$(PHOTOS)")
 

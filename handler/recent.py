@@ -14,7 +14,8 @@ COUNT = 100
 STATISTICS = ("brightness", "contrast", "sharpness", "colourfulness", "confidence", "unlike")
 FIGURES = ("seconds", *STATISTICS)
 RECORD = np.dtype([("label", "i4"), ("unsure", "?"), *((name, "f8") for name in FIGURES)])
-RING = np.dtype([("total", "i8"), ("records", RECORD, COUNT)])
+COUNTERS = np.dtype([("photos", "i8"), ("unsure", "i8"), ("failed", "i8"), ("seconds", "f8")])  # since the version's first photo
+RING = np.dtype([("counters", COUNTERS), ("records", RECORD, COUNT)])
 
 
 class Recent:
@@ -34,23 +35,29 @@ class Recent:
         finally:
             fcntl.flock(self.file, fcntl.LOCK_UN)
 
-    def add(self, entries: list[tuple[str, bool, float, dict[str, float]]]) -> None:
-        """Remember label, unsure, seconds and statistics of each photo."""
+    def add(self, entries: list[tuple[str, bool, float, dict[str, float]]], failed: int = 0) -> None:
+        """Remember label, unsure, seconds and statistics of each photo, and how many could not be answered by a fault of ours."""
         with self.locked(fcntl.LOCK_EX):
+            counters = self.ring["counters"]
+            counters["failed"] += failed
             for label, unsure, seconds, statistics in entries:
                 values = [statistics[name] for name in STATISTICS]
-                self.ring["records"][self.ring["total"] % COUNT] = (self.labels.index(label), unsure, seconds, *values)
-                self.ring["total"] += 1
+                self.ring["records"][counters["photos"] % COUNT] = (self.labels.index(label), unsure, seconds, *values)
+                counters["photos"] += 1
+                counters["unsure"] += unsure
+                counters["seconds"] += seconds
 
     def summary(self) -> dict[str, Any]:
-        """Return the last predictions in a few figures."""
+        """Return the last predictions in a few figures, and what has been counted since the first."""
         with self.locked(fcntl.LOCK_SH):
-            total = int(self.ring["total"])
+            counted = {name: self.ring["counters"][name].item() for name in COUNTERS.names or ()}
+            total = counted["photos"]
             last = self.ring["records"][:total].copy()
         means = {name: float(last[name].mean()) for name in FIGURES} if total else {}
         return {
             "predictions": len(last),
             "total": total,
+            "counted": {**counted, "seconds": round(counted["seconds"], 6)},
             "labels": {label: int((last["label"] == index).sum()) for index, label in enumerate(self.labels)},
             "unsure": int(last["unsure"].sum()),
             "mean_confidence": round(means["confidence"], 6) if total else None,

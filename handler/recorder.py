@@ -52,7 +52,8 @@ class Recorder:
         """Record everything that happened since the last time, and the state of things."""
         outcomes = [self.outcomes.get_nowait() for _ in range(self.outcomes.qsize())]
         seen = [(outcome.time, one, facts) for outcome in outcomes for one, facts in with_statistics(outcome.seen)]
-        self.recent.add([remembered(one, facts) for _, one, facts in seen])
+        failed = sum(outcome.refused["internal_error"] for outcome in outcomes)
+        self.recent.add([remembered(one, facts) for _, one, facts in seen], failed)
         lost = self.log.write(self.log_entry(*each) for each in seen)
         counts = Counter(count for outcome in outcomes for count in counted(outcome))
         counts["petclf_log_lost_total", ()] += lost

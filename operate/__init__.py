@@ -1,1 +1,1 @@
-"""What operators' commands do, over HTTP and files only."""
+"""What operators do with a running server: over HTTP and files only."""

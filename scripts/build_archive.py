@@ -1,4 +1,4 @@
-"""petclf.pt -> model_store/petclf.mar: everything a worker needs in one file, the same bytes on every machine."""
+"""petclf.pt -> model_store/NAME-VERSION.mar: everything a worker needs in one file, the same bytes on every machine."""
 
 import argparse
 import hashlib
@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "pretrained" / "petclf.pt"
-OUTPUT = Path("model_store") / "petclf.mar"
+STORE = Path("model_store")
 HANDLER = "petclf_handler.py"
 ALWAYS = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 
@@ -32,7 +32,29 @@ class ArchiveError(Exception):
 
 
 def build_archive(model: Path, output: Path) -> str:
-    """Write the archive and, beside it, its digest; returns the digest."""
+    """Write a model's archive and, beside it, its digest; returns the digest."""
+    return write(packed(model)[0], output)
+
+
+def write(data: bytes, path: Path) -> str:
+    digest = hashlib.sha256(data).hexdigest()
+    put(data, path)
+    put(f"{digest}  {path.name}\n".encode(), path.with_name(path.name + ".sha256"))
+    return digest
+
+
+def is_other(data: bytes, path: Path) -> bool:
+    return path.exists() and path.read_bytes() != data
+
+
+def require_same(data: bytes, path: Path) -> None:
+    """Raise if other bytes are there: what a version is must not change under whoever uses it."""
+    if is_other(data, path):
+        raise ArchiveError(f"{path} is there with other bytes; give the model another version, or insist: make archive REPLACE=1")
+
+
+def packed(model: Path) -> tuple[bytes, str]:
+    """Return a model's archive, and the name of its file in a store."""
     try:
         metadata = read_model_file(model).metadata
     except FileNotFoundError:
@@ -40,11 +62,8 @@ def build_archive(model: Path, output: Path) -> str:
     except ModelFileError as error:
         raise ArchiveError(f"{model} {error}; export it with `make export`") from None
     files = collect(model, metadata)
-    archive = pack({**files, "provenance.json": provenance(metadata, files), "MAR-INF/MANIFEST.json": manifest(metadata)})
-    digest = hashlib.sha256(archive).hexdigest()
-    put(archive, output)
-    put(f"{digest}  {output.name}\n".encode(), output.with_name(output.name + ".sha256"))
-    return digest
+    data = pack({**files, "provenance.json": provenance(metadata, files), "MAR-INF/MANIFEST.json": manifest(metadata)})
+    return data, f"{metadata['name']}-{metadata['version']}.mar"
 
 
 def collect(model: Path, metadata: dict[str, Any]) -> dict[str, bytes]:
@@ -127,16 +146,36 @@ def local_model(address: str, folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default=MODEL, help="a petclf.pt, or an address of MLflow such as models:/petclf@champion")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="archive to write; its sha256 is written beside it")
+    parser.add_argument("--output", type=Path, help="archive to write, with its sha256 beside it; model_store/NAME-VERSION.mar")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--replace", action="store_true", help="write over an archive that has other bytes")
+    there.add_argument(
+        "--keep",
+        action="store_true",
+        help="build only where there is no archive, and say so if the one there is not of today's files",
+    )
     args = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="petclf-") as folder:
-            digest = build_archive(local_model(str(args.model), Path(folder)), args.output)
-    except (ArchiveError, OSError) as error:
-        reason = f"cannot write {args.output}: {error.strerror}" if isinstance(error, OSError) else error
-        print(f"error: {reason}", file=sys.stderr)
-        sys.exit(2)
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
+            data, name = packed(local_model(str(args.model), Path(folder)))
+        path: Path = args.output or STORE / name
+        if args.keep and any(path.parent.glob("*.mar")):
+            if is_other(data, path):
+                print(f"note: {path} was not built from the files that are here now; make archive REPLACE=1 builds it anew")
+            return
+        if not args.replace:
+            require_same(data, path)
+        digest = write(data, path)
+    except ArchiveError as error:
+        sys.exit(said(str(error)))
+    except OSError as error:
+        sys.exit(said(f"cannot write {args.output or STORE}: {error.strerror}"))
+    print(f"{path}: {len(data) / 1e6:.1f} MB, sha256 {digest}")
+
+
+def said(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

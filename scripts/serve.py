@@ -22,7 +22,8 @@ PORTS = (
 
 def parse(argv: list[str] | None, description: str | None = __doc__) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", help="folder with archives (*.mar)")
+    parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", help="folder with archives and live.json")
+    parser.add_argument("--previous", action="store_true", help="also start what was live before, for a rollback at once")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="TorchServe's settings")
     parser.add_argument("--metrics-config", type=Path, default=ROOT / "metrics.yaml", help="the metrics that TorchServe shows")
     parser.add_argument("--log-config", type=Path, default=ROOT / "log4j2.xml", help="what TorchServe logs, and how")

@@ -18,6 +18,10 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also where this file is run by its path, without an environment
 from handler.model_file import ModelFile, ModelFileError, read_archive
+from serving.say import ServeError
+from serving.store import find_archives
+
+STORE = Path(__file__).parents[1] / "model_store"
 
 GREY = base64.b64decode(  # a PNG of 64x64 grey pixels in 98 bytes
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR42u3MQREAAAwCIKMb3RD77SAA6VEEAoFAIBAIBAKBQCAQfA8G320AeXC6efoAAAAASUVORK5CYII="
@@ -31,10 +35,10 @@ class SmokeError(Exception):
 class Target:
     """The server that is asked; the answer to the photo is known if the archive is at hand."""
 
-    def __init__(self, address: str, model: str, archive: Path) -> None:
+    def __init__(self, address: str, model: str, archive: Path | None) -> None:
         self.server = urlsplit(address if "//" in address else f"http://{address}")
         self.model = model
-        self.known: ModelFile | None = read_archive(archive).model if archive.is_file() else None
+        self.known: ModelFile | None = read_archive(archive).model if archive and archive.is_file() else None
         self.photo = self.known.photo if self.known else GREY
         key = os.environ.get("PETCLF_API_KEY", "").encode()
         self.key = {"Authorization": "Basic " + base64.b64encode(key).decode()} if key else {}
@@ -124,16 +128,22 @@ def attempt(check: Callable[[Target], str], target: Target) -> tuple[bool, str]:
         return False, str(error) or type(error).__name__
 
 
+def live_archive() -> Path | None:
+    try:
+        return find_archives(STORE)[0].path
+    except ServeError:
+        return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("address", nargs="?", default="http://127.0.0.1:8080", help="address of TorchServe or of its gateway")
     parser.add_argument("--model", default="petclf", help="name of the model")
-    archive = Path(__file__).parents[1] / "model_store" / "petclf.mar"
-    parser.add_argument("--archive", type=Path, default=archive, help="archive that is served; skipped if it is not there")
+    parser.add_argument("--archive", type=Path, help="archive that is served; what is live in model_store/, if there is one")
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="how long the server may take to come up")
     args = parser.parse_args()
     try:
-        target = Target(args.address, args.model, args.archive)
+        target = Target(args.address, args.model, args.archive or live_archive())
     except ModelFileError as error:
         sys.exit(f"error: {args.archive} {error}")
     end = time.monotonic() + args.wait

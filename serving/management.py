@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from serving.machine import open_here
+from serving.machine import DIRECT
 
 SECONDS = 3.0  # for an answer
 QUIET = 0.5  # seconds
@@ -54,15 +54,17 @@ class Version:
 
 
 class Management:
-    """One TorchServe's port 8081."""
+    """One TorchServe's port 8081, or what stands in front of it."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(
+        self, address: str, headers: dict[str, str] | None = None, opener: urllib.request.OpenerDirector = DIRECT
+    ) -> None:
+        self.address, self.headers, self.opener = address, headers or {}, opener
 
     def ask(self, method: str, path: str, seconds: float = SECONDS, **parameters: Any) -> Any:
         url = f"{self.address}{quote(path)}" + (f"?{urlencode(parameters)}" if parameters else "")
         try:
-            with open_here(urllib.request.Request(url, method=method), seconds) as response:
+            with self.opener.open(urllib.request.Request(url, headers=self.headers, method=method), timeout=seconds) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:

@@ -1,8 +1,9 @@
 """Asks the public address about a known photo, as a client outside would, and shows Prometheus how that went.
 
 PETCLF_PROBE_URL is asked every PETCLF_PROBE_SECONDS, over a new connection each time, because a stranger has none open.
-PETCLF_PROBE_LISTEN is where the metrics are. PETCLF_PROBE_ARCHIVE has the photo and its answer. PETCLF_API_KEY, or the file
-PETCLF_PROBE_KEY_FILE, has the gateway's key, NAME:SECRET. PETCLF_PROBE_CA is the authority of a certificate of one's own.
+PETCLF_PROBE_LISTEN is where the metrics are. PETCLF_PROBE_ARCHIVE has the photo and its answer; without it the archive that
+is live in model_store/ has them. PETCLF_API_KEY, or the file PETCLF_PROBE_KEY_FILE, has the gateway's key, NAME:SECRET.
+PETCLF_PROBE_CA is the authority of a certificate of one's own.
 """
 
 import base64
@@ -20,9 +21,9 @@ from urllib.parse import SplitResult, urlsplit
 from handler.model_file import Archive
 from serving.say import ServeError, say
 from serving.small_server import METRICS, Answering, start_server
-from serving.store import checked
+from serving.store import checked, find_archives
 
-ARCHIVE = Path(__file__).parents[1] / "model_store" / "petclf.mar"
+STORE = Path(__file__).parents[1] / "model_store"
 STALE_PROBES = 6  # after so many intervals without a result the metrics are an error, so that Prometheus sees that nobody looks
 MOST_BYTES = 65_536  # of an answer, which has a few hundred
 HELP = {
@@ -156,7 +157,8 @@ def main() -> None:
     setting = os.environ.get
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container is not ended by it otherwise
     try:
-        archive = checked(Path(setting("PETCLF_PROBE_ARCHIVE") or ARCHIVE))
+        named = setting("PETCLF_PROBE_ARCHIVE")
+        archive = checked(Path(named)) if named else find_archives(STORE)[0]
         seconds = number_of_seconds(setting("PETCLF_PROBE_SECONDS") or "5")
         probe = Probe(setting("PETCLF_PROBE_URL") or "http://127.0.0.1:8080", archive, seconds, setting("PETCLF_PROBE_CA"))
         start_metrics(setting("PETCLF_PROBE_LISTEN") or "127.0.0.1:8085", probe)

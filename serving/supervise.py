@@ -37,7 +37,7 @@ class Supervisor:
         self.args = args
         self.workers = number_of_workers(args)
         self.store: Path = args.model_store.resolve()
-        self.archives = find_archives(self.store)
+        self.archives = find_archives(self.store, args.previous)
         self.inference = f"http://{reachable(args.host)}:{args.port}"
         self.management = Management(f"http://{reachable(args.management_host)}:{args.management_port}")
         self.registrar = Registrar(self.management, self.store, self.workers, self.wait_until_ready)

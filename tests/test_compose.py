@@ -70,7 +70,7 @@ def test_the_gateways_limits_are_those_that_it_has_by_itself() -> None:
     start = (ROOT / "deploy" / "gateway" / "start").read_text(encoding="utf-8")
     offered = dict(re.findall(r"(GATEWAY_\w+): \$\{\1:-(\w+)\}", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
     own = dict(re.findall(r"\$\{(GATEWAY_\w+):-(\w+)\}", start))
-    assert set(offered) == {"GATEWAY_RATE", "GATEWAY_BURST", "GATEWAY_CONNECTIONS", "GATEWAY_DEAR"}
+    assert set(offered) == {f"GATEWAY_{name}" for name in ("RATE", "BURST", "CONNECTIONS", "DEAR", "SHADOW_SHARE")}
     assert offered == {name: own[name] for name in offered}
 
 

@@ -169,9 +169,9 @@ def test_every_file_that_repeats_a_limit_says_what_the_handler_says() -> None:
     assert number("config.properties", r"max_request_size=(\d+)") == {str(limits.MAX_BODY)}
     assert number("deploy/gateway/nginx.conf", r"client_max_body_size (1\d+);") == {str(limits.MAX_BODY)}
     assert number("web/page.html", r"MOST_BYTES = (\d+)") == {str(limits.MAX_BODY)}
-    assert number("docs/api.md", r"([\d,]+) bytes a request") == {str(limits.MAX_BODY)}
+    assert number("docs/api.md", r"([\d,]+) bytes per request") == {str(limits.MAX_BODY)}
     assert number("docs/gateway.md", r"\| body \| ([\d,]+) bytes") == {str(limits.MAX_BODY)}
-    assert number("docs/api.md", r"([\d,]+) pixels a photo") == {str(limits.MAX_PIXELS)}
+    assert number("docs/api.md", r"([\d,]+) pixels per photo") == {str(limits.MAX_PIXELS)}
     assert number("docs/api.md", r"up to (\d+) of these objects") == {str(limits.MAX_INSTANCES)}
     assert (model["jobQueueSize"], model["responseTimeout"]) == (limits.QUEUE, limits.RESPONSE_SECONDS)
     assert number("deploy/gateway/start", r"GATEWAY_IN_FLIGHT:-(\d+)") == {str(limits.QUEUE)}
@@ -195,6 +195,15 @@ def test_the_gateways_limits_are_the_same_wherever_they_stand() -> None:
     assert per_address
     assert f"| {per_address[1]} | 429 |" in docs
     assert f"{constants['EVERYBODY'] // int(per_address[1])} addresses fill the gateway" in docs
+
+
+def test_what_the_candidate_is_asked_at_once_is_the_same_wherever_it_stands() -> None:
+    lua, docs = ((ROOT / name).read_text() for name in ("deploy/gateway/gateway.lua", "docs/gateway.md"))
+    constants = {name: int(value) for name, value in re.findall(r"^local ([A-Z_]+) = (\d+)", lua, re.MULTILINE)}
+    assert (
+        f"| requests to the candidate | {constants['SMALL_AT_ONCE']} together, and {constants['LARGE_AT_ONCE']} above a megabyte |"
+        in docs
+    )
 
 
 def test_the_api_describes_every_refusal_of_the_gateway() -> None:

@@ -1,5 +1,5 @@
--- What nginx's own directives cannot do: a least speed for bodies, errors in petclf's shape, wrong keys slowed down, and
--- answers counted by status. nginx.conf says where each function is called.
+-- What nginx's own directives cannot do: a least speed for bodies, errors in petclf's shape, wrong keys slowed down, answers
+-- counted by status, and a candidate asked beside the live version. nginx.conf says where each function is called.
 local gateway = {}
 local counts = ngx.shared.counts
 
@@ -127,6 +127,108 @@ function gateway.count()
   if why then counts:incr(refused(why), 1, 0) end
 end
 
+-- The candidate that is asked beside the live version (docs/shadow.md); none, unless nginx.conf names one
+local candidate
+local SMALL_AT_ONCE = 8 -- questions to it, of all processes together; what finds no room is not asked
+local LARGE_AT_ONCE = 1 -- the same with a body above LARGE, of which the server makes several copies
+local LARGE = 1048576
+local CONNECT, SEND, ANSWER = 1000, 5000, 12000 -- milliseconds
+local SLOT_SECONDS = 60 -- after which the room of a process that died is free again
+local PIECE = 65536
+
+local function asked_beside(result)
+  return string.format('petclf_gateway_shadow_total{result="%s"}', result)
+end
+
+function gateway.ask_beside(version, share, host, port)
+  candidate = { path = "/predictions/petclf/" .. version, version = version, share = share, host = host, port = port }
+  for _, result in ipairs({ "answered", "refused", "failed", "no_room" }) do counts:add(asked_beside(result), 0) end
+end
+
+local function take_slot(kind, most)
+  for number = 1, most do
+    local slot = "slot " .. kind .. number
+    if counts:add(slot, true, SLOT_SECONDS) then return slot end
+  end
+end
+
+-- The body as the client sent it: a string, or an open file, which outlives the name that nginx is about to remove
+local function body_of_request()
+  local body = ngx.req.get_body_data()
+  if body then return body, nil, #body end
+  local path = ngx.req.get_body_file()
+  local file = path and io.open(path, "rb")
+  if not file then return nil, nil, 0 end
+  local length = file:seek("end")
+  file:seek("set")
+  return nil, file, length
+end
+
+local function send(socket, question)
+  local sent = socket:send({ question.head, question.body or "" })
+  if question.body or not sent then return sent end
+  local late = ngx.now() + SEND / 1000
+  for piece in function() return question.file:read(PIECE) end do
+    sent = ngx.now() < late and socket:send(piece)
+    if not sent then return end
+  end
+  return sent
+end
+
+-- Read an answer to its end, or the server would see a broken connection
+local function read_rest(socket)
+  local length
+  repeat
+    local line = socket:receive("*l")
+    length = line and line:lower():match("^content%-length: *(%d+)") or length
+  until not line or line == ""
+  if length then socket:receive(tonumber(length)) end
+end
+
+-- The status of the candidate's answer, or nothing
+local function status_of(question)
+  local socket = ngx.socket.tcp()
+  socket:settimeouts(CONNECT, SEND, ANSWER)
+  if not socket:connect(candidate.host, candidate.port) then return end
+  local line = send(socket, question) and socket:receive("*l")
+  if line then read_rest(socket) end
+  socket:close()
+  return line and line:match("^HTTP/1%.[01] (%d+)")
+end
+
+local function ask(premature, question)
+  local fine, status = true, nil
+  if not premature then fine, status = pcall(status_of, question) end
+  if question.file then question.file:close() end
+  counts:delete(question.slot)
+  if not fine then ngx.log(ngx.ERR, "asking the candidate failed: ", status) end
+  counts:incr(asked_beside(fine and status and (status == "200" and "answered" or "refused") or "failed"), 1, 0)
+end
+
+local function head_of_question(length)
+  local kind = ngx.var.body_type ~= "" and "Content-Type: " .. ngx.var.body_type .. "\r\n" or ""
+  return string.format(
+    "POST %s HTTP/1.1\r\nHost: petclf\r\nConnection: close\r\n%sAccept: application/json\r\nX-Request-Id: %s\r\nX-Petclf-Arrived: %.3f\r\nContent-Length: %d\r\n\r\n",
+    candidate.path, kind, ngx.var.req_id, ngx.now(), length)
+end
+
+-- Ask the candidate what the live version has just answered; called when the answer is out, so that no client waits for it.
+-- scripts/shadow.py knows the rule by which request ids are chosen
+function gateway.shadow()
+  if not candidate or ngx.status ~= 200 or ngx.var.shadowed ~= "1" then return end
+  if ngx.var.upstream_http_x_petclf_version == candidate.version then return end -- it is the live version now
+  if ngx.crc32_short(ngx.var.req_id) % 100 >= candidate.share then return end
+  local body, file, length = body_of_request()
+  if length == 0 then return end
+  local slot
+  if length > LARGE then slot = take_slot("large", LARGE_AT_ONCE) else slot = take_slot("small", SMALL_AT_ONCE) end
+  local question = { head = head_of_question(length), body = body, file = file, slot = slot }
+  if slot and ngx.timer.at(0, ask, question) then return end
+  if slot then counts:delete(slot) end
+  if file then file:close() end
+  counts:incr(asked_beside("no_room"), 1, 0)
+end
+
 local function family(name, kind, help, samples)
   local head = string.format("# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
   return head .. table.concat(samples, "\n") .. "\n"
@@ -154,6 +256,9 @@ function gateway.metrics()
     family("petclf_gateway_requests_total", "counter", "answers, by server (api, management) and status", counted("petclf_gateway_requests_total")),
     family("petclf_gateway_refused_total", "counter", "requests refused by a limit: rate or connections of an address, connections of everybody, a slow_body", counted("petclf_gateway_refused_total"))
   )
+  if candidate then
+    ngx.print(family("petclf_gateway_shadow_total", "counter", "requests that the candidate was to be asked beside the live version, by what became of it", counted("petclf_gateway_shadow_total")))
+  end
 end
 
 return gateway

@@ -1,16 +1,15 @@
 """A real TorchServe, started as a user starts it, shared by the tests of a session."""
 
 import contextlib
-import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import requests
 
 from scripts.build_archive import build_archive
+from tests.archives import archive_called
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,18 +144,17 @@ def launch(
     return Serving(process, *ports, store, log, folder, digest)
 
 
+def documented(name: str) -> list[str]:
+    """Return the commands of a section of docs/operations.md."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    [section] = re.findall(rf"^#+ {name}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^    ((?:curl|\.venv/bin/python) .*)$", section, re.MULTILINE)
+
+
 @pytest.fixture(scope="session")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The released model's archive, called 99.10.0."""
-    folder = tmp_path_factory.mktemp("newer")
-    with zipfile.ZipFile(ROOT / "pretrained" / "petclf.pt") as old, zipfile.ZipFile(folder / "model.pt", "w") as new:
-        for entry in old.namelist():
-            data = old.read(entry)
-            if entry.endswith("metadata.json"):
-                data = json.dumps({**json.loads(data), "version": "99.10.0"}).encode()
-            new.writestr(entry, data)
-    build_archive(folder / "model.pt", folder / "petclf-99.10.0.mar")
-    return folder / "petclf-99.10.0.mar"
+    return archive_called("99.10.0", tmp_path_factory.mktemp("newer"))
 
 
 @pytest.fixture(scope="session")

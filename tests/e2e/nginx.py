@@ -35,6 +35,7 @@ class Upstream:
     headers: bytes = b""
     slow: float = 0.0
     connections: int = 0
+    special: dict[str, bytes | float | None] = field(default_factory=dict)  # by path: the body, the wait, or no answer at all
 
     def last(self) -> tuple[str, dict[str, str], bytes]:
         head, _, body = self.seen[-1].partition(b"\r\n\r\n")
@@ -65,10 +66,14 @@ class Upstream:
                     rest += connection.recv(65536)
                 self.seen.append(head + b"\r\n\r\n" + rest[:length])
                 data = rest[length:]
-                time.sleep(self.slow)
+                special = self.special.get(head.split(b" ", 2)[1].decode(), self.slow)
+                if special is None:
+                    return
+                time.sleep(special if isinstance(special, float) else self.slow)
+                body = special if isinstance(special, bytes) else self.body
                 connection.sendall(
                     b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nx-request-id: theirs\r\nPragma: no-cache\r\n%bContent-Length: %d\r\n\r\n%b"
-                    % (self.status, self.headers, len(self.body), b"" if head.startswith(b"HEAD") else self.body)
+                    % (self.status, self.headers, len(body), b"" if head.startswith(b"HEAD") else body)
                 )
 
 

@@ -20,7 +20,7 @@ import requests
 
 from scripts.build_archive import build_archive
 from tests.drawing import draw_photo, encoded
-from tests.e2e.conftest import ROOT, Serving, start, wait_until
+from tests.e2e.conftest import ROOT, Serving, documented, start, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -49,13 +49,6 @@ def version_of(serving: Serving, version: str = "") -> str:
     assert response.status_code == 200, response.text
     assert response.headers["x-petclf-version"] == response.json()["model"]["version"]
     return str(response.json()["model"]["version"])
-
-
-def documented(name: str) -> list[str]:
-    """The curl commands of a section of docs/operations.md."""
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    [section] = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    return re.findall(r"^    (curl .*)$", section, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -96,7 +89,7 @@ def test_versions_take_over_from_each_other_without_a_lost_request(server: Servi
 
 def switch(server: Serving, old: str, new: str, archive: str) -> None:
     """Replace one version by another by the commands of docs/operations.md."""
-    commands = documented("A new version")
+    commands = documented("By hand, with curl")
     named = re.findall(r"\d+\.\d+\.\d+(?!\.\d)", " ".join(commands).replace("127.0.0.1", ""))
     here = {
         f"petclf-{named[0]}.mar": archive, named[0]: new, named[-1]: old, "photo.jpg": str(server.folder / "photo.jpg"),
@@ -109,15 +102,14 @@ def switch(server: Serving, old: str, new: str, archive: str) -> None:
         assert result.returncode == 0, f"{command}: {result.stdout} {result.stderr}"
 
 
-def test_of_two_versions_in_the_store_the_newest_is_the_default(tmp_path: Path, newer: Path, released: str) -> None:
+def test_of_two_versions_in_the_store_the_one_that_came_last_is_started_and_no_other(
+    tmp_path: Path, newer: Path, released: str
+) -> None:
     build_archive(ROOT / "pretrained" / "petclf.pt", tmp_path / "released.mar")
-    serving = start(tmp_path, {"a.mar": tmp_path / "released.mar", "z.mar": newer}, None, "--workers", "1")
+    serving = start(tmp_path, {"z.mar": newer, "a.mar": tmp_path / "released.mar"}, None, "--workers", "1")
     try:
-        assert (version_of(serving), version_of(serving, released), version_of(serving, "99.10.0")) == (
-            "99.10.0",
-            released,
-            "99.10.0",
-        )
+        assert version_of(serving) == version_of(serving, released) == released
+        assert requests.post(f"{serving.url}/predictions/petclf/99.10.0", PHOTO, timeout=10).status_code == 404
     finally:
         assert serving.stop() == 0
 

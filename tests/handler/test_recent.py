@@ -19,6 +19,7 @@ def test_before_the_first_prediction_there_is_nothing_to_tell(tmp_path: Path) ->
     assert Recent(tmp_path / "ring", LABELS).summary() == {
         "predictions": 0,
         "total": 0,
+        "counted": {"photos": 0, "unsure": 0, "failed": 0, "seconds": 0.0},
         "labels": {"cat": 0, "dog": 0},
         "unsure": 0,
         "mean_confidence": None,
@@ -30,12 +31,13 @@ def test_before_the_first_prediction_there_is_nothing_to_tell(tmp_path: Path) ->
 def test_two_workers_tell_the_same(tmp_path: Path) -> None:
     one, other = Recent(tmp_path / "ring", LABELS), Recent(tmp_path / "ring", LABELS)
     one.add([entry("cat", confidence=0.9, seconds=0.002), entry("dog", True, confidence=0.6, seconds=0.004)])
-    other.add([entry("dog", confidence=0.9, brightness=0.8, seconds=0.006)])
+    other.add([entry("dog", confidence=0.9, brightness=0.8, seconds=0.006)], failed=2)
 
     assert one.summary() == other.summary()
     assert one.summary() == {
         "predictions": 3,
         "total": 3,
+        "counted": {"photos": 3, "unsure": 1, "failed": 2, "seconds": 0.012},
         "labels": {"cat": 1, "dog": 2},
         "unsure": 1,
         "mean_confidence": 0.8,

@@ -209,6 +209,27 @@ def test_a_refusal_is_not_tried_again(server: Any, tmp_path: Path) -> None:
     assert len(server.asked) == 1
 
 
+def test_labelled_photos_are_answered_with_how_right_the_server_is(server: Any, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+    write(tmp_path / "photos" / "cat", a="a cat", b="a dog")
+    write(tmp_path / "photos" / "dog", c="a dog", d="no photo")
+    as_text = predict(server, tmp_path, "--labelled", "photos")
+    as_json = predict(server, tmp_path, "--labelled", "photos", "--json")
+    as_csv = predict(server, tmp_path, "--labelled", "photos", "--csv")
+
+    assert as_text.stdout.splitlines()[:2] == [
+        "4 photos, 3 answered",
+        "accuracy            66.67 % (2 of 3; 95 % interval 20.77 to 93.85 %)",
+    ]
+    assert json.loads(as_json.stdout)["accuracy"]["count"] == 2
+    assert [line["photo"] + " " + line["answer"] for line in csv.DictReader(io.StringIO(as_csv.stdout))] == [
+        "cat/a.jpg cat", "cat/b.jpg dog", "dog/c.jpg dog", "dog/d.jpg ",
+    ]  # fmt: skip
+    for result in (as_text, as_json, as_csv):
+        assert (result.returncode, result.stderr) == (1, "1 of 4 photos were not answered\n")
+
+
 def test_heat_maps_are_written_side_by_side(server: Any, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     write(tmp_path, same="one")
@@ -245,6 +266,7 @@ def test_connections_stay_open(server: Any, tmp_path: Path) -> None:
         (["missing.jpg"], "no photo at missing.jpg"),
         (["a.jpg", "--key-file", "missing"], "cannot use missing: No such file or directory"),
         (["a.jpg", "--explain", "a.jpg"], "cannot use a.jpg: File exists"),
+        (["a.jpg", "a.jpg", "--labelled"], "--labelled takes one folder or CSV, and neither --list nor --explain"),
         (["a.jpg", "--server", "ftp://x"], "--server ftp://x is no address; write it like http://127.0.0.1:8080"),
     ],
 )

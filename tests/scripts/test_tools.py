@@ -23,23 +23,44 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
 @pytest.mark.parametrize(
     ("tool", "purpose"),
     [
-        ("build_archive", "petclf.pt -> model_store/petclf.mar: "),
+        ("build_archive", "petclf.pt -> model_store/NAME-VERSION.mar: "),
         ("demo", "Start the server, ask it about one photo, "),
         ("drift", "Say whether the photos of a prediction log have changed, "),
+        ("late_labels", "Join labels that come later with the prediction log: "),
         ("make_key", "Make a key for the gateway: "),
+        ("models", "A model's versions on running servers: "),
         ("predict", "Ask a petclf server about photos: "),
+        ("score_live", "Ask a running server about labelled photos "),
         ("serve", "Start TorchServe and stay with it: "),
+        ("shadow", "Compare a candidate with the live version, "),
         ("smoke_test", "Ask a running server a few things "),
     ],
 )
 def test_help_tells_the_purpose_and_each_option_with_its_default(tool: str, purpose: str) -> None:
     result = run(tool, "--help")
-    lines = re.sub(r"\n {10,}", "  ", result.stdout).splitlines()  # an option with a long name has its text below it
-    options = [line for line in lines if line.startswith("  -") and "--help" not in line]
-    assert result.returncode == 0, result.stderr
+    options = options_of(result)
     assert f"\n{purpose}" in result.stdout
-    assert [line for line in options if not re.fullmatch(r"  --\S+( [A-Z_]+)? {2,}\w.* \(default: .*\)", line)] == []
-    assert options or tool == "make_key"
+    assert without_default(options) == []
+    assert options or tool in ("make_key", "models")
+
+
+@pytest.mark.parametrize("command", ["list", "register", "verify", "promote", "rollback", "retire", "history"])
+def test_help_of_each_command_tells_its_options_with_their_defaults(command: str) -> None:
+    options = options_of(run("models", command, "--help"))
+    assert without_default(options) == []
+    assert len(options) >= 7
+    assert f"    {command}" in run("models", "--help").stdout
+
+
+def options_of(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return a line for each option."""
+    assert result.returncode == 0, result.stderr
+    lines = re.sub(r"\n {10,}", "  ", result.stdout).splitlines()  # an option with a long name has its text below it
+    return [line for line in lines if line.startswith("  -") and "--help" not in line]
+
+
+def without_default(options: list[str]) -> list[str]:
+    return [line for line in options if not re.fullmatch(r"  --\S+( [A-Z_,\[\]]+)? {2,}\w.* \(default: .*\)", line)]
 
 
 def test_every_tool_is_in_the_test_of_help() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -267,12 +268,18 @@ def tls_server(folder: Path) -> Iterator[int]:
             except OSError:
                 return
             with plain, contextlib.suppress(OSError), trusted.wrap_socket(plain, server_side=True) as connection:
-                connection.recv(65_536)
+                read_request(connection)  # whole: a connection that ends with bytes unread is reset, and the answer may be lost
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         yield listener.getsockname()[1]
+
+
+def read_request(connection: socket.socket) -> None:
+    with connection.makefile("rb") as request:
+        request.readline()
+        request.read(int(http.client.parse_headers(request)["Content-Length"]))
 
 
 def start(**settings: str) -> subprocess.Popen[str]:
