@@ -102,6 +102,10 @@ def test_measuring_reports_what_was_chosen_and_chooses_nothing(project: Path) ->
 
 
 def test_figures_of_another_calibration_are_not_exported(project: Path) -> None:
+    path, weights = project / "build" / "calibration.pt", project / "build" / "weights.pt"
+    chosen = read_calibration(path, weights)
+    write_calibration(path, replace(chosen, fp32=replace(chosen.fp32, temperature=3.0)))
+
     result = run_module("training.export", cwd=project)
 
     assert result.returncode == 2
