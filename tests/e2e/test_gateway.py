@@ -89,7 +89,7 @@ ALLOWED = {
     "/predict": "POST, PUT",
     "/predictions/petclf": "GET, HEAD, POST, PUT",
     "/predictions/petclf/1.0.0": "GET, HEAD, POST, PUT",
-    "/explanations/petclf": "GET, HEAD, POST, PUT",
+    "/explanations/petclf": "POST, PUT",
     "/v1/models/petclf:predict": "POST",
     "/v1/models/petclf": "GET, HEAD",
     "/health": "GET, HEAD",
