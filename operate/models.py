@@ -5,10 +5,11 @@ changes, live.json says what is live; it is written again when a change is compl
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from operate import aliases
 from operate.client import UsageError
 from operate.errors import NotDoneError
 from operate.replica import Replica
@@ -58,7 +59,7 @@ class Fleet:
 
     # --- changes
 
-    def register(self, source: Path, workers: int, why: str = "") -> str:
+    def register(self, source: Path, workers: int, why: str = "", address: str = "") -> str:
         """Bring an archive to the store and to every server, beside what is live."""
         self.begin()  # without it, a server that restarts would take the archive that came last
         stored, is_new = self.store.add(source)
@@ -74,7 +75,14 @@ class Fleet:
             self.store.tell("refused", stored.archive.version, stored.sha256, why=str(error))
             raise NotDoneError(f"{error}{left}") from None
         if done or is_new or not self.store.knows(stored):
-            self.store.tell("register", stored.archive.version, stored.sha256, servers=self.names, why=why)
+            self.store.tell(
+                "register",
+                stored.archive.version,
+                stored.sha256,
+                servers=self.names,
+                why=why,
+                **({"mlflow": address} if address else {}),
+            )
         return f"{stored.archive} is registered on {self.number_of_servers}, each with {workers} workers that are ready"
 
     def promote(self, version: str, rules: dict[str, float], seconds: float, why: str, figures: dict[str, Any]) -> str:
@@ -87,7 +95,7 @@ class Fleet:
             self.require_ready(replica, new)
         self.switch(new, old.live.version)
         self.say(f"{new.archive} answers on {self.number_of_servers}; it is watched for {seconds:g} s")
-        if breach := watch([Watch(one, new, before[str(one)], rules) for one in self.replicas], seconds):
+        if breach := self.watched(new, before, rules, seconds):
             self.switch(self.store.verified(old.live), version)
             self.store.tell(
                 "breach", version, new.sha256, **{"from": version, "to": old.live.version}, servers=self.names, why=breach
@@ -95,6 +103,15 @@ class Fleet:
             raise NotDoneError(f"{new.archive} was rolled back, {old.live.version} is live again: {breach}")
         self.settle(new, old.live, "promote", why, figures)
         return f"{new.archive} is live on {self.number_of_servers}; {old.live.version} stays loaded for a rollback until it is retired"
+
+    def watched(self, new: Stored, before: dict[str, dict[str, Any]], rules: dict[str, float], seconds: float) -> str:
+        """Return why the version must go again, nothing if it may stay."""
+        try:
+            return watch([Watch(one, new, before[str(one)], rules) for one in self.replicas], seconds)
+        except KeyboardInterrupt:
+            return "the watch was stopped by hand"
+        except Exception as error:  # nobody watches any more, whatever the reason is
+            return f"the watch failed: {error!r}"
 
     def rollback(self, workers: int, why: str) -> str:
         """Make what was live before live again, on every server."""
@@ -141,10 +158,10 @@ class Fleet:
         live = self.store.live()
         if live is None:
             return self.adopt(), ""
-        stored, decided = self.store.verified(live.live), self.store.decided()
+        decided = self.store.decided()
         if decided and (decided[-1]["version"], decided[-1]["sha256"]) == (live.live.version, live.live.sha256):
             return live, ""
-        self.tell_decision(live, stored, "told late: the command was killed")
+        self.tell_decision(live, "told late: the command was killed")
         return live, live.decision
 
     def adopt(self) -> Live:
@@ -159,12 +176,12 @@ class Fleet:
             replica.require_right(stored)
         live = Live(stored.release, None)
         self.store.write_live(live)
-        self.tell_decision(live, stored, "it answered when the first command came")
+        self.tell_decision(live, "it answered when the first command came")
         return live
 
-    def tell_decision(self, live: Live, stored: Stored, why: str, **more: Any) -> None:
+    def tell_decision(self, live: Live, why: str, **more: Any) -> None:
         before = {"from": live.previous.version, "from_sha256": live.previous.sha256} if live.previous else {}
-        self.store.tell(live.decision, stored.archive.version, stored.sha256, **before, servers=self.names, why=why, **more)
+        self.store.tell(live.decision, live.live.version, live.live.sha256, **before, servers=self.names, why=why, **more)
 
     def require_ready(self, replica: Replica, stored: Stored) -> None:
         found = replica.versions(self.model).get(stored.archive.version)
@@ -189,7 +206,9 @@ class Fleet:
         """Write down what is live now: first for servers that start, then for those who ask later."""
         live = Live(now.release, before, what)
         self.store.write_live(live)
-        self.tell_decision(live, now, why, figures=figures)
+        self.tell_decision(live, why, figures=figures)
+        if told := aliases.move(live, self.store.addresses()):
+            self.say(told)
 
     def confirm(self, stored: Stored) -> str:
         """See to it that every server answers with what is live already: the command was killed before its end, or given twice."""
@@ -210,7 +229,3 @@ class Fleet:
 def by_version(version: str) -> tuple[Any, ...]:
     core, _, extra = version.partition("-")
     return [int(part) if part.isdecimal() else -1 for part in core.split(".")], not extra, extra
-
-
-def live_as_dict(live: Live | None) -> dict[str, Any] | None:
-    return asdict(live) if live else None

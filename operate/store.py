@@ -155,6 +155,10 @@ class Store:
         """Return what has changed which version is live."""
         return [entry for entry in self.history() if entry["what"] in DECIDES]
 
+    def addresses(self) -> dict[str, str]:
+        """Return, by sha256, where in MLflow an archive's model came from."""
+        return {entry["sha256"]: entry["mlflow"] for entry in self.history() if entry.get("mlflow")}
+
     def knows(self, stored: Stored) -> bool:
         """Tell whether the history has this archive as one that is loaded."""
         told = [entry["what"] for entry in self.history() if entry["sha256"] == stored.sha256]

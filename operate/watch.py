@@ -1,5 +1,6 @@
 """After a switch: is the new version well? Asked of the servers themselves, for as long as it is watched."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,14 +34,15 @@ class Watch:
     def look(self) -> None:
         counted = self.replica.recent(self.stored.archive.name, self.stored.archive.version).get("counted", {})
         look = {name: number(counted, name) for name in ("photos", "unsure", "failed", "seconds")}
-        self.looks.append(look | {"users": look["photos"] - self.own, "unsure": look["unsure"] - self.own_unsure})
+        if not any(map(math.isnan, look.values())):  # the workers may be too busy to say anything
+            self.looks.append(look | {"users": look["photos"] - self.own, "unsure": look["unsure"] - self.own_unsure})
 
     def breach(self) -> str:
         """Look once; return what is wrong, nothing if all is well."""
         if reason := self.known_photo():
             return reason
         self.look()
-        return judge(self.before, self.change(), self.rules)
+        return judge(self.before, self.change(), self.rules) if self.looks else ""
 
     def change(self) -> dict[str, float]:
         """Return what has been counted since the last look after which there were enough users, so that a change shows soon."""

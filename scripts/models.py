@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from operate.aliases import exact
 from operate.client import Client, UsageError, authorization
 from operate.command import progress, run_command, seconds, whole
 from operate.errors import NotDoneError
@@ -51,8 +52,9 @@ def on_servers(row: dict[str, Any], names: list[str]) -> str:
 
 def register(fleet: Fleet, args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="petclf-") as folder, fleet.store.locked():
-        archive = Path(args.archive) if ":/" not in args.archive else from_mlflow(args.archive, Path(folder))
-        return done(fleet.register(archive, args.workers, args.why or args.archive), args)
+        address = exact(args.archive) if ":/" in args.archive else ""
+        archive = from_mlflow(address, Path(folder)) if address else Path(args.archive)
+        return done(fleet.register(archive, args.workers, args.why or args.archive, address), args)
 
 
 def from_mlflow(address: str, folder: Path) -> Path:

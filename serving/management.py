@@ -1,5 +1,6 @@
 """TorchServe's management API, as far as it is needed to look after a server."""
 
+import contextlib
 import json
 import re
 import time
@@ -27,6 +28,14 @@ class ManagementError(Exception):
 
 
 UNREACHABLE = (OSError, ValueError, KeyError, IndexError, ManagementError)
+
+
+def message_of(body: bytes) -> str:
+    """Return what an error says; TorchServe's, the supervisor's and the gateway's shapes differ, and a worker's may be anything."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        content = json.loads(body)
+        return str(content.get("error", content)["message"]) if isinstance(content, dict) else ""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,7 @@ class Management:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
-                told = json.loads(error.read() or b"{}")
-            raise ManagementError(error.code, told.get("message", error.reason)) from None
+                raise ManagementError(error.code, message_of(error.read()) or error.reason) from None
 
     def versions(self) -> Iterator[Version]:
         for model in self.ask("GET", "/models")["models"]:

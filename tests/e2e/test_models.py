@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +22,8 @@ from scripts.build_archive import pack
 from tests.archives import archive_called, with_file
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import ROOT, Serving, documented, start, wait_until
+from tests.e2e.nginx import Upstream
+from tests.e2e.prometheus import behind, run_gateway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -248,6 +249,33 @@ def test_the_documented_commands_release_a_version(clean: Place, tmp_path: Path)
         done = clean.run(*shlex.split(ours)[3:])
         assert (done.returncode, done.stderr) == (0, ""), (command, done.stdout)
     assert clean.loaded() == [[(clean.live, True)]]
+
+
+def test_the_same_commands_go_through_the_gateway_with_its_key(clean: Place, tmp_path: Path) -> None:
+    newer = archive_called("99.1.0", tmp_path)
+    (tmp_path / "key").write_text("operator:open sesame\n")
+    server = clean.servers[0]
+    with run_gateway(tmp_path / "gateway", Upstream(server.port), **behind(server)) as (gateway, _):
+        where = ["--server", f"{gateway.management},{gateway.url}", "--store", str(clean.store)]
+
+        def run(*words: str, key: str = "key") -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "scripts.models", *words, *where, "--key-file", str(tmp_path / key)]
+            return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+        commands = [
+            ("register", str(newer), "--workers", "1"), ("promote", "99.1.0", "--force", "a test", "--watch", "1"), ("rollback",),
+            ("retire", "99.1.0"), ("list",),
+        ]  # fmt: skip
+        with clients(gateway.url) as [asking]:
+            results = [run(*command) for command in commands]
+        (tmp_path / "wrong").write_text("operator:guess\n")
+        stranger = run("list", key="wrong")
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 5
+    assert {status for status, _ in asking.seen} == {200}
+    assert asking.versions == [clean.live, "99.1.0", clean.live]
+    assert (stranger.returncode, stranger.stdout) == (2, "")
+    assert "does not answer: " in stranger.stderr
+    assert "is the key right?" in stranger.stderr
 
 
 # --- candidates that must not come in
@@ -563,10 +591,10 @@ def test_what_was_live_is_live_after_a_restart_and_a_rollback_takes_less_than_tw
         assert time.monotonic() - begun < 2
         assert place.loaded()[0][0] == (place.live, True)
 
-        shutil.copy(newer, place.store / "petclf-99.1.0.mar")
-        with (place.store / "petclf-99.1.0.mar").open("ab") as file:
-            file.write(b"\0")
-        assert "is not what was live: its sha256 is" in place.refused("rollback")
-        assert place.loaded()[0][0] == (place.live, True)
+        (place.store / "petclf.mar").unlink()  # of what is live: a reason to leave it, and none to stay
+        place.done("rollback")
+        assert place.loaded()[0][0] == ("99.1.0", True)
+        assert "petclf.mar is gone; put it back, sha256 " in place.refused("rollback")
+        assert place.loaded()[0][0] == ("99.1.0", True)
     finally:
         end()

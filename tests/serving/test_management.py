@@ -1,5 +1,10 @@
 """A version is drained and removed such that nobody waits for it, whatever a worker had in its hands."""
 
+import email.message
+import io
+import re
+import urllib.error
+import urllib.request
 from typing import Any
 
 import pytest
@@ -68,3 +73,25 @@ def test_a_version_that_is_asked_all_the_time_is_not_waited_for_without_end() ->
     server = TorchServe(in_hand=3, stubborn=True)
     with pytest.raises(ManagementError, match="is asked all the time"):
         server.drain([*server.versions()][1], seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"code": 404, "type": "ModelNotFoundException", "message": "Model not found: petclf"}', "Model not found: petclf"),
+        (b'{"error": {"code": "conflict", "message": "another version comes"}}', "another version comes"),
+        (b"[]", "Service Unavailable"),
+        (b'[{"message": "of a worker"}]', "Service Unavailable"),
+        (b'{"error": "text"}', "Service Unavailable"),
+        (b"<html>", "Service Unavailable"),
+        (b"", "Service Unavailable"),
+    ],
+)
+def test_a_refusal_is_told_whatever_its_body_is_like(body: bytes, said: str) -> None:
+    class Refusing(urllib.request.OpenerDirector):
+        def open(self, *_: Any, **__: Any) -> Any:
+            raise urllib.error.HTTPError("http://there", 503, "Service Unavailable", email.message.Message(), io.BytesIO(body))
+
+    with pytest.raises(ManagementError, match=f"^{re.escape(said)}$") as refused:
+        Management("http://there", opener=Refusing()).ask("GET", "/models")
+    assert refused.value.status == 503
