@@ -27,10 +27,12 @@ from benchmarks.drawing import draw_photo, encoded
 from benchmarks.growth import build_version
 from benchmarks.record import write_record
 from benchmarks.stack import PATH, ROOT, free_ports, process, wait_until
+from serving.management import UNREACHABLE, Management
 
 PHOTO = encoded(draw_photo("cat", 1, (320, 240)), quality=90)
 HOSTS = ("127.0.0.1", "127.0.0.2")
 VERSIONS = ("1.0.0", "1.1.0")
+HEAL_SECONDS = 90.0
 
 
 @dataclass
@@ -119,6 +121,19 @@ def kill_a_worker(pids: list[int]) -> None:
     os.kill(random.choice(workers), signal.SIGKILL)
 
 
+def wait_for_workers(management: int) -> None:
+    """Wait until every version has all its workers again; TorchServe sees a moment later that one is dead."""
+    time.sleep(2)
+    end = time.monotonic() + HEAL_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(*UNREACHABLE):
+            versions = [one for host in HOSTS for one in Management(f"http://{host}:{management}").versions()]
+            if all(one.ready >= one.wanted for one in versions):
+                return
+        time.sleep(0.2)
+    raise SystemExit("error: a killed worker did not come back")
+
+
 def measure(folder: Path, args: argparse.Namespace) -> list[str]:
     (folder / "store").mkdir()
     for version in VERSIONS:
@@ -126,7 +141,7 @@ def measure(folder: Path, args: argparse.Namespace) -> list[str]:
     place = Place(args.requests)
     with servers(folder) as (ports, (public, management), pids):
         askers = [Asker("127.0.0.1", public) for _ in range(4)] + [Asker(HOSTS[1], ports[0]) for _ in range(4)]
-        threads = [threading.Thread(target=one.ask_on, args=(place,)) for one in askers]
+        threads = [threading.Thread(target=one.ask_on, args=(place,), daemon=True) for one in askers]
         release(place, folder, ports, management, "register", str(folder / f"{VERSIONS[1]}.mar"), "--workers", "2")
         for thread in threads:
             thread.start()
@@ -142,7 +157,7 @@ def measure(folder: Path, args: argparse.Namespace) -> list[str]:
             if number % 2 and number // 2 < args.kills:
                 place.settled = ""
                 kill_a_worker(pids)
-                time.sleep(args.heal)  # a version whose worker is missing cannot be promoted
+                wait_for_workers(management)  # a version whose worker is missing cannot be promoted
         while next(place.numbers) < place.wanted:
             time.sleep(0.5)
         place.over.set()
@@ -176,7 +191,6 @@ def main() -> None:
     parser.add_argument("--promotions", type=int, default=20, help="each is followed by a rollback")
     parser.add_argument("--kills", type=int, default=10, help="workers that are killed, at most one for two promotions")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds after each command")
-    parser.add_argument("--heal", type=float, default=12.0, help="seconds after a kill")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="petclf-") as folder:
