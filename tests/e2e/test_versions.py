@@ -96,8 +96,7 @@ def switch(server: Serving, old: str, new: str, archive: str) -> None:
         ":8080": f":{server.port}", ":8081": f":{server.management_port}", ":8083": f":{server.ready_port}",
     }  # fmt: skip
     for command in commands:
-        for documented_one, ours in here.items():
-            command = command.replace(documented_one, ours)
+        command = re.sub("|".join(map(re.escape, here)), lambda found: here[found[0]], command)  # at once: 2.0.0 may be in both
         result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{command}: {result.stdout} {result.stderr}"
 
