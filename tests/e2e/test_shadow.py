@@ -223,7 +223,7 @@ def test_a_setting_that_cannot_be_meant_stops_the_start(tmp_path: Path, settings
 
 
 def test_the_logs_of_two_real_versions_are_joined(tmp_path: Path, newer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The released model under two versions, both in fp32: the newest is the live one, the candidate is the other."""
+    """The released model under two versions, both in fp32: the one that came last is live, the candidate is registered beside it."""
     release = load_params(ROOT / "params.yaml").export.version
     build_archive(ROOT / "pretrained" / "petclf.pt", tmp_path / "petclf.mar")
     serving = start(
@@ -233,13 +233,15 @@ def test_the_logs_of_two_real_versions_are_joined(tmp_path: Path, newer: Path, c
     settings = {"GATEWAY_SHADOW": release, "GATEWAY_SHADOW_SHARE": "100", "PETCLF_INFERENCE_PORT": str(serving.port)}
     log = serving.folder / "predictions.jsonl"
     try:
+        beside = {"url": "petclf.mar", "initial_workers": "1"}
+        requests.post(f"{serving.supervisor}/models", params=beside, timeout=120).raise_for_status()
         with running(tmp_path / "gateway", **settings) as gateway:
             for number in range(40):
                 photo = encoded(draw_photo("cat" if number % 2 else "dog", number, (320, 240)), quality=90)
                 answer = requests.post(f"{gateway.url}/predict", photo, headers={"Content-Type": "image/jpeg"}, timeout=30)
                 assert (answer.status_code, answer.json()["model"]["version"]) == (200, "99.10.0")
-            # the first line of the log is the known photo's, which the supervisor asks about
-            wait_until(lambda: log.read_text(encoding="utf-8").count(f'"version":"{release}"') >= 40)
+            # one line of each version is the known photo's, which the supervisor asks about
+            wait_until(lambda: log.read_text(encoding="utf-8").count(f'"version":"{release}"') >= 41)
     finally:
         serving.stop()
     with pytest.raises(SystemExit) as ended:
