@@ -205,7 +205,9 @@ def test_the_summary_is_the_same_whichever_worker_answers(server: Serving) -> No
         summaries = set(pool.map(lambda _: json.dumps(recent()), range(8)))
     assert len(summaries) == 1
     summary = json.loads(summaries.pop())
-    assert set(summary) == {"predictions", "total", "labels", "unsure", "mean_confidence", "mean_milliseconds", "statistics"}
+    means = {"mean_confidence", "mean_milliseconds", "statistics"}
+    assert set(summary) == {"predictions", "total", "counted", "labels", "unsure"} | means
+    assert summary["counted"]["photos"] == summary["total"]
     assert sum(summary["labels"].values()) == summary["predictions"] <= 100
 
 

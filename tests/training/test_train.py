@@ -199,7 +199,9 @@ def test_two_processes_reach_the_accuracy_of_one(trained: Path, tmp_path: Path) 
 def test_processes_stop_by_the_clock_of_the_first(tmp_path: Path) -> None:
     """Each by its own, one would wait for the others' gradients when they have stopped."""
     script = tmp_path / "clocks.py"
-    script.write_text("from training.train import Rank\nrank = Rank()\nprint(rank.of_first(rank.index + 0.5))\nrank.close()")
+    script.write_text(
+        "from training.train import Rank\nrank = Rank()\nprint(f'{rank.of_first(rank.index + 0.5)}\\n', end='')\nrank.close()"
+    )
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     result = subprocess.run(
         [*command, str(script)], cwd=tmp_path, env=child_environment(CUDA_VISIBLE_DEVICES=""), capture_output=True, text=True,
