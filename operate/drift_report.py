@@ -1,6 +1,5 @@
 """What is known about drift, as one HTML file that needs no network: its plots are SVG, in the colours of the reader's screen."""
 
-import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from operate.drift import EVERY, Array, Difference, Reference, Window
 from operate.drift_watch import State
 from operate.drift_words import difference_in_words, likelihood, notes, number, percent, since_in_words, time_of
+from operate.files import write_whole
 from operate.photo_log import WORDS
 
 PAGE = Path(__file__).with_name("drift_report.html")
@@ -20,14 +20,8 @@ POINTS = 100  # of a curve
 
 def write_report(state: State, folder: Path) -> Path:
     """Write report.html whole or not at all; returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page(state), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, page(state))
     return path
 
 

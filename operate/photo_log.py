@@ -1,6 +1,7 @@
 """Lines of the prediction log -> photos, oldest first: rotated files too, and later whatever has been appended."""
 
 import contextlib
+import glob
 import heapq
 import json
 import math
@@ -56,7 +57,7 @@ class PhotoLog:
     def paths(self) -> list[Path]:
         """Return the log and its rotated files (.1, .2, ...), the newest first."""
         prefix = f"{self.path.name}."
-        numbers = [path.name.removeprefix(prefix) for path in self.path.parent.glob(f"{glob_escape(prefix)}*")]
+        numbers = [path.name.removeprefix(prefix) for path in self.path.parent.glob(f"{glob.escape(prefix)}*")]
         return [self.path, *(self.path.with_name(prefix + number) for number in sorted(filter(str.isdecimal, numbers), key=int))]
 
     def rest(self, key: tuple[int, int], file: IO[bytes]) -> Iterator[Photo]:
@@ -72,10 +73,6 @@ class PhotoLog:
                 self.broken += 1
             else:
                 yield photo
-
-
-def glob_escape(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def read_photo(line: bytes) -> Photo | None:
