@@ -7,7 +7,7 @@ from typing import Any
 
 from operate import page
 from operate.client import UsageError
-from operate.store import Store, write_whole
+from operate.store import Store, write_durably
 
 ROWS = (
     ("answered", "answered_share", 100, " %"),
@@ -38,8 +38,8 @@ def write_comparison(store: Store, comparison: Mapping[str, Any], reasons: list[
     folder(store).mkdir(exist_ok=True)
     path = path_of(store, comparison["live"]["version"], comparison["candidate"]["version"])
     html = path.with_suffix(".html")
-    write_whole(rendered(comparison, reasons).encode(), html)
-    write_whole((json.dumps(comparison, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(), path)
+    write_durably(rendered(comparison, reasons).encode(), html)
+    write_durably((json.dumps(comparison, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(), path)
     return html
 
 

@@ -96,7 +96,7 @@ class Store:
             )
         if present:
             return present, False
-        write_whole(source.read_bytes(), target)
+        write_durably(source.read_bytes(), target)
         return Stored(replace(new.archive, path=target), new.sha256), True
 
     def all(self) -> list[Stored]:
@@ -115,7 +115,7 @@ class Store:
             raise UsageError(str(error)) from None
 
     def write_live(self, new: Live) -> None:
-        write_whole(live.as_json({**live.read_live(self.path), self.model: new}), self.path / live.FILE)
+        write_durably(live.as_json({**live.read_live(self.path), self.model: new}), self.path / live.FILE)
 
     def verified(self, release: Release) -> Stored:
         """Return the archive of a release; refuse one whose bytes are not those that were promoted."""
@@ -181,7 +181,7 @@ def files_unlike_their_provenance(path: Path) -> list[str]:
     return sorted(wrong + list(names ^ set(digests)))
 
 
-def write_whole(data: bytes, path: Path) -> None:
+def write_durably(data: bytes, path: Path) -> None:
     """Write whole or not at all, and on disk when this returns."""
     temporary = path.with_name(f".{path.name}.tmp")  # the store is locked, so nobody else writes it
     try:

@@ -516,7 +516,7 @@ def counted(step):
 Management.ask = counted(Management.ask)
 replica.Replica.ask = counted(replica.Replica.ask)
 store.Store.tell = counted(store.Store.tell)
-store.write_whole = counted(store.write_whole)
+store.write_durably = counted(store.write_durably)
 tool.main(sys.argv[1:])
 """
 
