@@ -18,6 +18,7 @@ LOG ?=
 LABELS ?=
 CANDIDATE ?=
 SHADOW ?=
+RETRAIN ?=
 TESTS ?=
 ATTACK ?=
 GATEWAY ?=
@@ -31,7 +32,7 @@ URL ?= http://127.0.0.1:8080
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help store attack bench bench-peers setup demo archive serve models score late-labels drift shadow smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help store attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -68,6 +69,9 @@ drift: setup ## Have the photos of a prediction log changed, and since when? mak
 
 shadow: setup ## Compare a candidate with the live version on traffic: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
 	@$(BIN)/python -m scripts.shadow $(LOG) --candidate "$(CANDIDATE)" $(SHADOW)
+
+retrain: setup ## New photos to a new live version, if it is good enough: make retrain PHOTOS="photos new.csv" RETRAIN=--dry-run
+	@$(BIN)/python -m scripts.retrain $(PHOTOS) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES)) $(RETRAIN)
 
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
