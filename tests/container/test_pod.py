@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -284,7 +284,7 @@ class Service:
     def load(self) -> None:
         while not self.over.is_set():
             self.statuses[self.ask()] += 1
-            time.sleep(0.02)
+            time.sleep(0.1)
 
 
 def upload_slowly(pod: Pod, seconds: float) -> str:
@@ -307,11 +307,12 @@ def test_a_pod_is_replaced_under_load_and_no_request_is_lost(pod: Pod, tmp_path:
     new = Pod("petclf-b", tmp_path, pod.source)
     new.down()
     service = Service([pod])
+    clients: list[Future[None]] = []
     with ThreadPoolExecutor(6) as pool:
         try:
-            clients = [pool.submit(service.load) for _ in range(4)]
             new.up()
             service.pods = [pod, new]
+            clients = [pool.submit(service.load) for _ in range(4)]
             wait_until(lambda: service.statuses["200"] > 50, 60)
             upload = pool.submit(upload_slowly, pod, 14)
             time.sleep(1)

@@ -335,7 +335,9 @@ def test_the_rules_are_those_that_composes_prometheus_reads(prod: list[dict[str,
         yaml.safe_load((ROOT / "deploy" / "prometheus" / name).read_text(encoding="utf-8"))["groups"]
         for name in ("rules.yml", "alerts.yml")
     ]
-    assert [group["rules"] for group in groups] == [group["rules"] for found in files for group in found], "run `make kubernetes-rules`"
+    assert [group["rules"] for group in groups] == [group["rules"] for found in files for group in found], (
+        "run `make kubernetes-rules`"
+    )
     assert len({group["name"] for group in groups}) == len(groups)  # the operator refuses two of one name
     promtool = shutil.which("promtool")
     if promtool is None:

@@ -1,7 +1,8 @@
 // Check custom resources against their CRDs: a JSON list on standard input, one line a mistake on standard output.
 // Values are checked by the packages' validators, names of fields by TypeScript's types: CRDs drop unknown fields without a word.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import ts from "typescript";
 
 const PACKAGES = {
@@ -25,7 +26,7 @@ for (const [index, resource] of resources.entries()) {
   lines.push(`export const r${index}: T${index} = ${JSON.stringify(resource)};`);
 }
 
-const folder = mkdtempSync(join(import.meta.dirname, "checked-"));
+const folder = mkdtempSync(join(dirname(fileURLToPath(import.meta.url)), "checked-"));
 const file = join(folder, "resources.ts");
 writeFileSync(file, lines.join("\n"));
 const options = { noEmit: true, strict: true, skipLibCheck: true, types: [], module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext };
