@@ -22,13 +22,12 @@ import simpy
 from benchmarks.queueing import Server, Steps, simulate
 from benchmarks.record import RESULTS, record_path, write_record
 
-SYNC = 15  # seconds between two decisions; Kubernetes' default, as are the three below
+SYNC = 15  # seconds between two decisions; Kubernetes' default, as are the two below
 TOLERANCE = 0.1  # no change as long as the metric is so near to its target
 STABLE = 300  # seconds: of all replicas wanted in this time, the most stay
-AT_LEAST_MORE = 4  # replicas that may be added in SYNC seconds; or as many as there are, if that is more
-AGE = 15  # seconds: how old a metric is when it is used, and over how long it is a mean
+AGE = 15  # seconds: how old a metric is when it is used
 LOADS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
-REQUESTS = 20_000  # for each of them
+REQUESTS = 10_000  # for each of them
 REFUSING = 0.01  # share of the requests from which on a second counts as bad
 HOUR = 3600
 Load = Callable[[float], float]  # seconds -> requests a second, as a multiple of one replica's capacity
@@ -72,6 +71,7 @@ class Replica:
     p99: list[float]
     kept: list[float]  # answered, as a multiple of the capacity
     inside: list[float]  # requests, mean
+    queue: list[float]  # ms, mean
     cpu: list[float]  # of its cores
 
     @classmethod
@@ -83,7 +83,8 @@ class Replica:
             p50, p99 = (1000 * float(value) for value in np.quantile(result.answered, (0.5, 0.99)))
             batch = len(result.answered) / len(result.batches)
             cpu = rate * (measured.cpu_batch / batch + measured.cpu_photo) / measured.cores
-            rows.append((load, p50, p99, rate / capacity, rate * statistics.mean(result.answered), min(1.0, cpu)))
+            inside, queue = rate * statistics.mean(result.answered), 1000 * statistics.mean(result.waited)
+            rows.append((load, p50, p99, rate / capacity, inside, queue, min(1.0, cpu)))
         return cls(capacity, *(list(column) for column in zip(*rows, strict=True)))
 
     def at(self, name: str, load: float) -> float:
@@ -105,6 +106,10 @@ class Autoscaler:
     start: float = 30.0
     least: int = 2
     most: int = 1000
+    window: int = 15  # seconds over which the metric is a mean
+    up_every: int = 15  # seconds in which replicas may be doubled ...
+    up_by: int = 4  # ... or become so many more, if that is more
+    down_by: int | None = None  # replicas that may go in a minute; none: all
 
 
 @dataclass
@@ -136,7 +141,7 @@ class Cluster:
         self.world = simpy.Environment()
         self.course = Course()
         self.ready = self.wanted = replicas
-        self.metric: deque[float] = deque(maxlen=2 * AGE)
+        self.totals: deque[float] = deque(maxlen=AGE + autoscaler.window)  # of the metric, over all replicas that are ready
         self.recommended: deque[int] = deque(maxlen=STABLE // SYNC)
 
     def run(self, seconds: int) -> Course:
@@ -149,7 +154,7 @@ class Cluster:
         while True:
             load = self.load(self.world.now)
             each = load / self.ready
-            self.metric.append(self.replica.at(self.autoscaler.metric, each))
+            self.totals.append(self.ready * self.replica.at(self.autoscaler.metric, each))
             self.course.load.append(load)
             self.course.ready.append(self.ready)
             self.course.wanted.append(self.wanted)
@@ -160,21 +165,26 @@ class Cluster:
     def decide(self) -> Steps:
         while True:
             yield self.world.timeout(SYNC)
-            old = list(self.metric)[:AGE]
-            self.recommended.append(self.recommendation(statistics.mean(old)))
+            seen = list(self.totals)[:-AGE][-self.autoscaler.window :] or [self.totals[0]]
+            self.recommended.append(self.recommendation(statistics.mean(seen)))
             wanted = self.recommended[-1]
             if wanted < self.wanted:
                 wanted = min(max(self.recommended), self.wanted)
-            wanted = min(wanted, max(2 * self.wanted, self.wanted + AT_LEAST_MORE), self.autoscaler.most)
-            self.change(max(wanted, self.autoscaler.least))
+            self.change(self.limited(wanted))
 
-    def recommendation(self, metric: float) -> int:
-        """Return how many replicas Kubernetes would want; to add some, it counts those that are starting as idle."""
-        ratio = metric / self.autoscaler.target
-        if ratio > 1:
-            ratio *= self.ready / self.wanted
-            return self.wanted if ratio <= 1 + TOLERANCE else math.ceil(self.wanted * ratio)
-        return self.wanted if ratio >= 1 - TOLERANCE else math.ceil(self.ready * ratio)
+    def limited(self, wanted: int) -> int:
+        """Return what the policies allow."""
+        scaler, before = self.autoscaler, self.course.wanted
+        earlier = before[max(0, len(before) - scaler.up_every)]
+        wanted = min(wanted, max(2 * earlier, earlier + scaler.up_by), scaler.most)
+        if scaler.down_by is not None:
+            wanted = max(wanted, min(self.wanted, before[max(0, len(before) - 60)] - scaler.down_by))
+        return max(wanted, scaler.least)
+
+    def recommendation(self, total: float) -> int:
+        """Return how many replicas Kubernetes would want; those that are starting count as idle."""
+        right = total / self.autoscaler.target
+        return self.wanted if abs(right / self.wanted - 1) <= TOLERANCE else math.ceil(right)
 
     def change(self, wanted: int) -> None:
         if wanted > self.wanted:
@@ -208,19 +218,27 @@ def predict(replica: Replica, scenario: str, replicas: int, autoscaler: Autoscal
     return Cluster(replica, autoscaler, shape(right * replicas), begin).run(seconds)
 
 
+SLOW: Any = {"window": 60, "up_every": 30, "up_by": 0, "down_by": 1}  # in the place of Kubernetes' defaults
 AUTOSCALERS = {
     **{f"CPU {target:.0%}": Autoscaler("cpu", target) for target in (0.5, 0.6, 0.7, 0.8)},
-    **{f"{target} in flight": Autoscaler("inside", target) for target in (3, 6, 12)},
+    "CPU 60%, slow": Autoscaler("cpu", 0.6, **SLOW),
+    **{f"{target} in flight": Autoscaler("inside", target) for target in (2, 3, 4, 8)},
+    **{f"{target} in flight, slow": Autoscaler("inside", target, **SLOW) for target in (3, 8)},
 }
 USUAL = "CPU 60%"
 STARTS = {"image is on the node": 10.0, "image is pulled": 30.0, "node is added": 120.0}  # seconds; assumed
 
 
 def curve(replica: Replica) -> list[str]:
-    lines = ["| load, of capacity | p50 ms | p99 ms | answered, of capacity | in flight | CPU |", "|---" * 6 + "|"]
-    for row in zip(replica.loads, replica.p50, replica.p99, replica.kept, replica.inside, replica.cpu, strict=True):
-        load, p50, p99, kept, inside, cpu = row
-        lines.append(f"| {load:.0%} | {p50:.0f} | {p99:.0f} | {kept:.2f} | {inside:.1f} | {cpu:.0%} |")
+    lines = [
+        "| load, of capacity | p50 ms | p99 ms | answered, of capacity | in flight | in TorchServe's queue, ms | CPU |",
+        "|---" * 7 + "|",
+    ]
+    for row in zip(
+        replica.loads, replica.p50, replica.p99, replica.kept, replica.inside, replica.queue, replica.cpu, strict=True
+    ):
+        load, p50, p99, kept, inside, queue, cpu = row
+        lines.append(f"| {load:.0%} | {p50:.0f} | {p99:.0f} | {kept:.2f} | {inside:.1f} | {queue:.1f} | {cpu:.0%} |")
     return lines
 
 

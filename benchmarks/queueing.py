@@ -36,6 +36,7 @@ class Result:
     """What became of the requests."""
 
     answered: list[float] = field(default_factory=list)  # seconds, from when they were due
+    waited: list[float] = field(default_factory=list)  # seconds in the queue, of those that have left it
     refused: int = 0
     in_time: int = 0  # answered before the last request was due
     batches: list[int] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Simulation:
     def request(self) -> Steps:
         due, answered = self.world.now, self.world.event()
         yield self.world.timeout(self.server.front / 2)
-        self.queue.put(answered)
+        self.queue.put((answered, self.world.now))
         yield answered
         yield self.world.timeout(self.server.front / 2)
         self.inside -= 1
@@ -87,8 +88,9 @@ class Simulation:
                 yield turn
                 yield from self.collect(batch)
             begun = self.world.now
+            self.result.waited += [begun - queued for _, queued in batch]
             yield self.world.timeout(self.server.service(len(batch), begun))
-            for answered in batch:
+            for answered, _ in batch:
                 answered.succeed()
             self.result.batches.append(len(batch))
             self.result.busy += self.world.now - begun

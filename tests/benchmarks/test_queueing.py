@@ -94,6 +94,7 @@ def test_what_comes_within_the_delay_is_answered_together() -> None:
     result = simulate(Server(lambda *_: 0.010, delay=0.001), [0.0, 0.0005, 0.0020])
 
     assert result.batches == [2, 1]
+    assert result.waited == [pytest.approx(0.0010), pytest.approx(0.0005), pytest.approx(0.0010)]
     assert result.answered == [pytest.approx(0.0110), pytest.approx(0.0105), pytest.approx(0.0110)]
 
 
