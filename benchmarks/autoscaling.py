@@ -298,8 +298,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/<date>_autoscaling.md and .png")
     args = parser.parse_args(argv)
+    if min(args.replicas) < 1:
+        parser.error("--replicas must be 1 or more")
     path = args.measured or latest()
-    replica = Replica.of(Measured.read(path))
+    try:
+        replica = Replica.of(Measured.read(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{path} is no record of benchmarks.scaling: {error}; python -m benchmarks.scaling --record makes one")
     lines = [
         f"## One replica: {replica.capacity:.0f} photos a second", "", *curve(replica), "",
         "## Replicas", "", *predictions(replica, args.replicas),

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from benchmarks.drawing import draw_folder
@@ -44,6 +44,7 @@ CALIBRATE = 4.0  # seconds
 QUIET = 0.3  # cores
 WITHIN = 0.15
 QUANTILES = 41
+FAR = 1000.0  # seconds before and after the measured batches, in which the machine is as fast as usual
 QUEUED = r"^ts_queue_latency_microseconds\{.*\} (\S+)$"
 FIGURES = {"rate": "throughput", "p50": "p50", "p99": "p99"}
 Cell = dict[str, Any]
@@ -70,16 +71,17 @@ def read_batches(lines: Sequence[str], started: float) -> list[Batch]:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a batch takes: a line over its photos, times how slow the machine was when it began."""
+    """How long a batch takes: a line over its photos is the work, and the machine does it faster or slower from moment to moment."""
 
     batch: float
     photo: float
-    moments: Sequence[float]
-    slowness: Sequence[float]
+    slowness: Sequence[float]  # of each measured batch: its seconds divided by the line's
+    moments: npt.NDArray[np.float64]  # when batches began or ended
+    done: npt.NDArray[np.float64]  # how much work one worker would have done by then
 
     @classmethod
     def of(cls, batches: Sequence[Batch]) -> "Pace":
-        """Fit the line to the median of each size, weighted by how often it came."""
+        """Fit the line to the median of each size, weighted by how often it came; what it leaves over is the machine's speed."""
         sizes = sorted({batch.photos for batch in batches})
         medians = [statistics.median(batch.seconds for batch in batches if batch.photos == size) for size in sizes]
         counts = [sum(batch.photos == size for batch in batches) for size in sizes]
@@ -88,11 +90,11 @@ class Pace:
         if len(sizes) == 1 or photo <= 0 or fixed < 0:
             photo, fixed = sum(medians) / sum(sizes), 0.0
         slowness = [batch.seconds / (fixed + photo * batch.photos) for batch in batches]
-        return cls(float(fixed), float(photo), [batch.end - batch.seconds for batch in batches], slowness)
+        return cls(float(fixed), float(photo), slowness, *work_done(batches, slowness))
 
     def seconds(self, photos: int, now: float) -> float:
-        nearest = min(bisect_left(self.moments, now), len(self.moments) - 1)
-        return (self.batch + self.photo * photos) * self.slowness[nearest]
+        end = np.interp(now, self.moments, self.done) + self.batch + self.photo * photos
+        return float(np.interp(end, self.done, self.moments)) - now
 
     def facts(self) -> Cell:
         slowness = np.quantile(self.slowness, np.linspace(0, 1, QUANTILES)).tolist()
@@ -102,6 +104,19 @@ class Pace:
         """The same with the slowness of any moment, but always the same one at the same time."""
         chosen = random.Random(now).choice(self.slowness)
         return (self.batch + self.photo * photos) * chosen
+
+
+def work_done(batches: Sequence[Batch], slowness: Sequence[float]) -> tuple[Any, Any]:
+    """Return moments, and the work done by then: at the mean speed of the batches on their way, or else as fast as the last ones."""
+    begins = np.array([batch.end - batch.seconds for batch in batches])
+    ends, speeds = np.array([batch.end for batch in batches]), 1 / np.array(slowness)
+    moments = np.unique(np.concatenate([begins, ends]))
+    speed = [1.0]
+    for moment in (moments[1:] + moments[:-1]) / 2:
+        on_their_way = speeds[(begins <= moment) & (moment < ends)]
+        speed.append(float(on_their_way.mean()) if len(on_their_way) else speed[-1])
+    moments = np.concatenate([[moments[0] - FAR], moments, [moments[-1] + FAR]])
+    return moments, np.concatenate([[0.0], np.cumsum(np.diff(moments) * [*speed, 1.0])])
 
 
 @dataclass(frozen=True)
@@ -263,8 +278,8 @@ def report(cells: Sequence[Cell]) -> list[str]:
             (("delay", "waiting for company"), ("photo", "passing a photo between TorchServe and worker"), ("front", "client, nginx and Java"))]  # fmt: skip
     lines = ["## Measured", "", *tables(cells), "", f"Outside the handler, ms: {'; '.join(told)}.", ""]
     heads = {
-        "paced": "batches as slow as the measured ones at that moment",
-        "blind": f"batches as slow as those over 1 and {MANY} connections in the same round",
+        "paced": "the machine as slow as at that moment of the measurement",
+        "blind": f"the machine as slow as over 1 and {MANY} connections in the same round",
     }
     for pace, head in heads.items():
         lines += [f"## Simulated / measured: {head}", "", "All turns:", "", *comparison(cells, pace), ""]
@@ -307,6 +322,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of what 32 connections get")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/<date>_scaling.md and .json")
     args = parser.parse_args(argv)
+    if min(args.rounds, args.seconds, *args.shares) <= 0:
+        parser.error("--rounds, --seconds and --shares must be above 0")
     if PETCLF.missing:
         sys.exit(f"error: {PETCLF.missing}; Debian: apt-get install nginx libnginx-mod-http-lua")
     with tempfile.TemporaryDirectory(prefix="petclf-") as folder:

@@ -93,3 +93,28 @@ def test_one_replica_is_the_measured_queue(monkeypatch: pytest.MonkeyPatch, tmp_
     assert replica.inside[2] == pytest.approx(100, rel=0.1)
     assert replica.cpu[2] == pytest.approx(1.0, abs=0.05)
     assert replica.at("p99", 0.5) == replica.p99[1]
+
+
+def test_a_file_that_is_no_record_is_a_wrong_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text("{}", encoding="utf-8")
+
+    with pytest.raises(SystemExit, match="2"):
+        autoscaling.main(["--measured", str(tmp_path / "x.json")])
+
+    assert "is no record of benchmarks.scaling" in capsys.readouterr().err
+
+
+def test_the_tables_have_a_row_for_every_load_and_every_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoscaling, "SCENARIOS", {"flash crowd": (autoscaling.flash_crowd, 60)})
+    lines = autoscaling.predictions(REPLICA, [10])
+
+    assert len(autoscaling.curve(REPLICA)) == 2 + len(LOADS)
+    assert len(lines) == 2 + len(autoscaling.AUTOSCALERS) + len(autoscaling.STARTS) - 1
+    assert lines[2] == "| flash crowd | 10 | CPU 50% | 30 s | 0.00% | 0 | 60 | 10 | 0 |"
+
+
+def test_the_plot_is_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(autoscaling, "SCENARIOS", {name: (load, 60) for name, (load, _) in autoscaling.SCENARIOS.items()})
+    autoscaling.plot(REPLICA, [10, 20], tmp_path / "x.png")
+
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

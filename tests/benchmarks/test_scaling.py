@@ -26,14 +26,17 @@ def test_lines_of_the_prediction_log_with_the_same_time_are_one_batch() -> None:
     assert batches == [Batch(1.0, 2, 0.015), Batch(2.0, 1, 0.007)]
 
 
-def test_a_batch_is_as_slow_as_the_measured_one_that_began_next() -> None:
-    """Batches take 2 ms and 5 ms a photo; from second 2 on everything takes twice as long."""
-    batches = [Batch(1.0, size, 0.002 + 0.005 * size) for size in (1, 2, 4, 8)] * 5 + [Batch(2.1, 8, 0.084)]
-    pace = Pace.of(batches)
+def test_a_batch_is_as_slow_as_the_machine_was_at_that_moment() -> None:
+    """Batches take 2 ms and 5 ms a photo; for one second everything takes twice as long."""
+    usual = [Batch(number / 10, size, 0.002 + 0.005 * size) for number in range(1, 40) for size in (1, 2, 4, 8)]
+    slow = [Batch(4 + (number + 1) * 0.084, 8, 0.084) for number in range(12)]
+    pace = Pace.of([*usual, *slow])
 
     assert pace.seconds(4, 0.5) == pytest.approx(0.022, rel=0.01)
-    assert pace.seconds(4, 2.0) == pytest.approx(0.044, rel=0.01)
-    assert pace.seconds(4, 9.0) == pytest.approx(0.044, rel=0.01)
+    assert pace.seconds(4, 4.5) == pytest.approx(0.044, rel=0.01)
+    assert pace.seconds(8, 4 + 12 * 0.084 - 0.042) == pytest.approx(0.042 + 0.021, rel=0.01)
+    assert pace.seconds(4, 9.0) == pytest.approx(0.022, rel=0.01)
+    assert pace.seconds(4, -1.0) == pytest.approx(0.022, rel=0.01)
 
 
 def test_one_size_of_batches_tells_nothing_of_what_a_batch_costs_whatever_is_in_it() -> None:
@@ -115,6 +118,13 @@ def test_the_record_tells_both_ways_of_simulating() -> None:
 
     assert [one for one in lines if one.startswith("## ")] == [
         "## Measured",
-        "## Simulated / measured: batches as slow as the measured ones at that moment",
-        "## Simulated / measured: batches as slow as those over 1 and 32 connections in the same round",
+        "## Simulated / measured: the machine as slow as at that moment of the measurement",
+        "## Simulated / measured: the machine as slow as over 1 and 32 connections in the same round",
     ]
+
+
+def test_no_rounds_are_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        scaling.main(["--rounds", "0"])
+
+    assert "--rounds, --seconds and --shares must be above 0" in capsys.readouterr().err
