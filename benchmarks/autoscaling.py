@@ -9,7 +9,9 @@ import argparse
 import json
 import math
 import random
+import shlex
 import statistics
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -313,7 +315,15 @@ def main(argv: list[str] | None = None) -> None:
     if args.record:
         note = f"predicted from {path.name}; no cluster was measured"
         plot(replica, args.replicas, record_path("autoscaling").with_suffix(".png"))
-        print(write_record("autoscaling", "Replicas under load", "python -m benchmarks.autoscaling --record", lines, note))
+        print(
+            write_record(
+                "autoscaling",
+                "Replicas under load",
+                shlex.join(["python", "-m", "benchmarks.autoscaling", *sys.argv[1:]]),
+                lines,
+                note,
+            )
+        )
 
 
 if __name__ == "__main__":

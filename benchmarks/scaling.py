@@ -293,7 +293,7 @@ def quietest(cells: Sequence[Cell]) -> Cell:
     rounds = [[cell for cell in cells if cell["round"] == number] for number in sorted({cell["round"] for cell in cells})]
     best = min(rounds, key=lambda some: statistics.mean(cell["others"] for cell in some))
     [one], [many] = ([cell for cell in best if cell.get("connections") == each] for each in (1, MANY))
-    paced = max((cell for cell in best if "share" in cell and cell["share"] <= 1), key=lambda cell: cell["share"])
+    paced = max((cell for cell in best if "share" in cell), key=lambda cell: cell["share"])  # the cores are full
     alone, together = ((cell["cpu_ms"]["workers"] + cell["cpu_ms"]["front"]) / 1000 for cell in (one, many))
     cpu_batch = max(0.0, (alone - together) / (1 - 1 / many["batch"]))
     passing = {"delay": many["passing"]["delay"], "passing": many["passing"]["photo"], "front": many["passing"]["front"]}
