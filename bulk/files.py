@@ -83,7 +83,7 @@ class Output:
             self.fs.rm_file(self.path(name))
 
     def tidy(self, folder: str) -> None:
-        """Remove what killed processes left half written."""
+        """Remove what killed processes left: half a file, or a mark."""
         for name in self.names(folder):
-            if name.endswith(".tmp"):
+            if name.startswith("."):
                 self.remove(f"{folder}/{name}")
