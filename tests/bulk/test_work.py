@@ -7,9 +7,11 @@ import pytest
 
 from bulk import plan as plans
 from bulk.careful import survivors
+from bulk.errors import BulkError
 from bulk.files import Output
 from bulk.scorer import Model
 from bulk.source import source_of
+from bulk.summary import forget_passing, summary_of
 from bulk.work import DEATHS, Job, finish
 from handler.refusal import Refusal
 from tests.bulk import deadly
@@ -56,6 +58,24 @@ def test_a_failure_leaves_a_mark(job: Job) -> None:
         with pytest.raises(FileNotFoundError):
             finish(job, 1)
         assert job.output.read(f"answers/{MARK}") == b"." * times
+
+
+def test_parts_with_photos_that_could_not_be_read_are_forgotten_when_asked(job: Job) -> None:
+    for part in (0, 1):
+        finish(job, part)
+    assert forget_passing(job.output, job.plan, set()) == 0  # a broken photo stays broken
+    lost = Path(job.plan.source) / "0.jpg"
+    lost.rename(lost.with_suffix(".away"))
+    job.output.remove("answers/part-000000.parquet")
+    finish(job, 0)
+    lost.with_suffix(".away").rename(lost)
+    assert summary_of(job.output, job.plan)["refused"] == {"cannot_read": 1, "not_an_image": 1}
+    assert forget_passing(job.output, job.plan, set()) == 1
+    assert plans.left(job.output, job.plan) == [0]
+    with pytest.raises(BulkError, match=r"part-000000\.parquet is missing; on a cluster, all machines must see --output"):
+        summary_of(job.output, job.plan)
+    finish(job, 0)
+    assert summary_of(job.output, job.plan)["refused"] == {"not_an_image": 1}
 
 
 def test_a_deadly_photo_is_refused_and_its_neighbours_live() -> None:
