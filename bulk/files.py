@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
-from bulk.errors import BulkError
+from bulk.errors import BulkError, FailedError
 
 
 def is_url(address: str) -> bool:
@@ -23,6 +24,20 @@ def open_url(address: str) -> tuple[Any, str]:
         raise BulkError(f"{address} cannot be opened: {error}") from None
     except ValueError as error:
         raise BulkError(f"{address} is no address that can be opened: {error}") from None
+
+
+@contextlib.contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Say in one line why a bucket cannot be used: every store's library raises kinds of its own."""
+    try:
+        yield
+    except (BulkError, FailedError, OSError):
+        raise
+    except Exception as error:
+        if not is_url(address):
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        raise BulkError(f"{address} cannot be used: {type(error).__name__}: {reason}") from None
 
 
 @dataclass

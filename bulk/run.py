@@ -10,7 +10,7 @@ from typing import Any
 from bulk import cluster, summary
 from bulk import plan as plans
 from bulk.errors import BulkError, FailedError
-from bulk.files import Output
+from bulk.files import Output, reaching
 from bulk.plan import ANSWERS, Plan
 from bulk.progress import Progress
 from bulk.scorer import Model
@@ -46,15 +46,17 @@ def prepare(asked: Asked) -> Job:
         tell(
             f"warning: the archive's handler differs from this checkout's in {', '.join(changed)}: its server may answer otherwise"
         )
-    source = source_of(asked.photos, asked.hosts)
-    listed = source.listed()
+    with reaching(asked.photos):
+        source = source_of(asked.photos, asked.hosts)
+        listed = source.listed()
     if not listed.names:
         raise BulkError(f"no photo in {asked.photos}; {listed.left_out:,} other files are there")
     if isinstance(source, Addresses):
         source.require_allowed(listed.names)
     part = asked.part or plans.photos_of_a_part(len(listed.names), asked.workers or MANY)
-    output = Output(asked.output)
-    plan = plans.begin(output, plans.plan_of(asked.photos, source, listed, model, part), listed.names)
+    with reaching(asked.output):
+        output = Output(asked.output)
+        plan = plans.begin(output, plans.plan_of(asked.photos, source, listed, model, part), listed.names)
     return Job(plan, source, output, model)
 
 

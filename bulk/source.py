@@ -44,7 +44,11 @@ class Listed:
 
 
 class Source(ABC):
-    """Photos by their name. Travels to the workers, so it holds an address and opens it there."""
+    """Photos by their name. Travels to the workers, where it is opened anew."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the address and no more: nothing that is open can travel."""
+        return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}  # type: ignore[attr-defined]
 
     @abstractmethod
     def found(self) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -117,12 +121,13 @@ class Bucket(Source):
     def found(self) -> Iterator[tuple[bytes, bytes, bool]]:
         fs, root = self.opened
         for path, facts in fs.find(root, detail=True).items():
-            name = str(path)[len(root) :].lstrip("/").encode()
+            name = str(path)[len(root) :].lstrip("/").encode("utf-8", "surrogateescape")
             yield name, str(facts.get("size")).encode(), looks_like_photo(name.rsplit(b"/", 1)[-1])
 
     def read(self, name: bytes) -> bytes | Refusal:
         fs, root = self.opened
-        return refusing(lambda: again(lambda: read_limited(fs.open(f"{root}/{name.decode()}", "rb"))))
+        path = f"{root}/{name.decode('utf-8', 'surrogateescape')}"
+        return refusing(lambda: again(lambda: read_limited(fs.open(path, "rb"))))
 
     def is_near(self, names: Sequence[bytes]) -> bool:  # noqa: ARG002
         return False
@@ -294,14 +299,16 @@ def refusing(read: Callable[[], bytes | Refusal]) -> bytes | Refusal:
 
 def again(read: Callable[[], bytes | Refusal]) -> bytes | Refusal:
     """Read what comes over a network; a failure that may pass is no answer yet."""
-    for number in range(1, TRIES):
+    reason = ""
+    for number in range(1, TRIES + 1):
         try:
             return read()
         except NEVER:
             raise
-        except OSError:
-            time.sleep(PAUSE * number)
-    return read()
+        except Exception as error:  # every store's library has kinds of its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        time.sleep(PAUSE * number if number < TRIES else 0)
+    return unreadable(reason)
 
 
 def ahead(read: Callable[[bytes], bytes | Refusal], names: Sequence[bytes]) -> Iterator[bytes | Refusal]:

@@ -8,7 +8,7 @@ import pytest
 
 from bulk import plan as plans
 from bulk.errors import BulkError
-from bulk.files import Output
+from bulk.files import Output, reaching
 from bulk.plan import Plan
 from bulk.scorer import Model
 from bulk.source import Listed, source_of
@@ -93,3 +93,12 @@ def test_a_file_is_whole_or_absent(output: Output, tmp_path: Path) -> None:
     assert output.read("answers/a") == b"first"
     output.tidy("answers")
     assert output.names("answers") == ["a"]
+
+
+def test_a_bucket_that_cannot_be_used_is_told_in_one_line() -> None:
+    with pytest.raises(BulkError, match="s3://bucket cannot be used: LookupError: no credentials"):
+        with reaching("s3://bucket"):
+            raise LookupError("no credentials\nand more")
+    with pytest.raises(LookupError):  # on a disk it is our own mistake
+        with reaching("folder"):
+            raise LookupError

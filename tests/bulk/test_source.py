@@ -1,6 +1,7 @@
 """Photos are found and read wherever they lie, within the handler's limits; what cannot be read is a refusal, not the run's end."""
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_photos_of_a_folder_a_zip_and_a_bucket_are_the_same_in_the_same_order(tm
     for address, others in ((str(folder), 2), (str(packed), 3), (folder.as_uri(), 2), (packed.as_uri(), 3)):
         source = source_of(address)
         assert found(source) == ALL, address
+        assert found(pickle.loads(pickle.dumps(source))) == ALL, f"{address}, on its way to a worker"
         assert source.listed().names == sorted(name.encode() for name in ALL)
         assert source.listed().left_out == others, address
 
@@ -112,7 +114,7 @@ def test_damage_in_a_zip_touches_one_photo_only(tmp_path: Path) -> None:
 
 def test_a_failing_network_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "PAUSE", 0)
-    failures = [OSError("the line is down"), OSError("the line is down")]
+    failures: list[Exception] = [OSError("the line is down"), RuntimeError("the line is down")]
 
     def read() -> bytes:
         if failures:
@@ -120,6 +122,11 @@ def test_a_failing_network_is_asked_again(tmp_path: Path, monkeypatch: pytest.Mo
         return b"a photo"
 
     assert sources.again(read) == b"a photo"
+    failures += [RuntimeError("the store is away")] * sources.TRIES
+    refusal = sources.again(read)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusal.message) == ("cannot_read", "the photo cannot be read: the store is away")
+    assert failures == []
     failures += [FileNotFoundError("gone"), OSError("not reached")]
     failures.reverse()
     with pytest.raises(FileNotFoundError):
