@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -95,16 +96,18 @@ def run(
     shared = ray.put(job)
 
     def work(batch: dict[str, Any]) -> dict[str, Any]:
-        reports = [finish(job_of(shared), int(part)) for part in batch["part"]]
+        reports = [reported(finish, job_of(shared), int(part)) for part in batch["part"]]
         return {name: [report[name] for report in reports] for name in reports[0]}
 
     rows = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     done = rows.map_batches(work, batch_size=1, num_cpus=1, concurrency=workers)
     try:
-        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-            yield from ({name: values[index].item() for name, values in batch.items()} for index in range(len(batch["part"])))
+        for report in done.iter_rows():
+            if report["failure"]:
+                raise FailedError(f"a worker failed: {report['failure']}; when the reason is gone, the same command goes on")
+            yield report
     except (ray.exceptions.RayError, ConnectionError) as error:
-        raise FailedError(cause(error)) from None
+        raise FailedError(f"Ray failed: {first_line(error)}; the same command goes on") from None
 
 
 @lru_cache(maxsize=1)
@@ -116,10 +119,16 @@ def job_of(reference: Any) -> Job:
     return job
 
 
-def cause(error: BaseException) -> str:
-    """Return in one line what went wrong in a worker."""
-    inner = getattr(error, "cause", None) or error.__cause__ or error
-    return f"a worker failed: {first_line(inner)}; when the reason is gone, the same command goes on"
+def reported(finish: Callable[[Job, int], Report], job: Job, part: int) -> Report:
+    """Return a report also of a failure: raised, it would come out of Ray Data as pages of stack traces."""
+    try:
+        return {**finish(job, part), "failure": ""}
+    except (BulkError, OSError) as error:
+        failure = first_line(error)
+    except Exception as error:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        failure = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {first_line(error)}"
+    return {"part": part, "photos": 0, "refused": 0, "seconds": 0.0, "failure": failure}
 
 
 def first_line(error: BaseException) -> str:

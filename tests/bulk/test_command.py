@@ -1,6 +1,7 @@
 """What the command says when it cannot do what it was asked, and how it shows how far it is."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -92,3 +93,17 @@ def test_the_report_escapes_what_strangers_called_their_photos() -> None:
     assert "<b>.jpg" not in report
     assert page.table(["confidence", "photos"], [["0.50 to 1.00", "1"]]) in report
     assert bulk_report.told(found) == "3 photos: 1 answered (1 cat), 0 of them unsure\nrefused, not_an_image: 2"
+
+
+def test_a_workers_failure_is_reported_in_one_line() -> None:
+    def fail(error: Exception) -> str:
+        def finish(_job: object, _part: int) -> dict[str, object]:
+            raise error
+
+        report = cluster.reported(finish, None, 7)  # type: ignore[arg-type]
+        assert (report["part"], report["photos"]) == (7, 0)
+        return str(report["failure"])
+
+    assert fail(BulkError("no model\nand more")) == "no model"
+    assert fail(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+    assert re.fullmatch(r"ZeroDivisionError in test_command\.py, line \d+: by zero", fail(ZeroDivisionError("by zero")))
