@@ -33,6 +33,7 @@ from benchmarks.machine import pss_of_children
 from benchmarks.record import record_path, write_record
 from benchmarks.systems import ONE_THREAD, SYSTEMS, running
 from bulk import work
+from bulk.cluster import ALONE, SETTINGS
 from bulk.run import Asked, score_many
 from bulk.scorer import Model, Scorer
 from bulk.source import Photo, Source
@@ -40,7 +41,6 @@ from bulk.work import Job
 
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # a cluster on this machine listens on loopback
 
 
 # --- A run whose photos are counted: what is computed twice is what is counted too often
@@ -354,7 +354,7 @@ def named_again(photos: Path, folder: Path, count: int) -> Path:
 
 def nodes(photos: Path, archive: Path, folder: Path, times: int) -> list[dict[str, Any]]:
     """Answer on a cluster of two nodes with one core each, of which one is killed in the middle."""
-    os.environ.update(ALONE)
+    os.environ.update({**SETTINGS, **ALONE})  # for the nodes too, which start before score_many
     from ray.cluster_utils import Cluster  # noqa: PLC0415  (only this measurement needs it)
 
     expected = reference(photos, archive, folder)
