@@ -20,20 +20,24 @@ CANDIDATE ?=
 SHADOW ?=
 OUTPUT ?= build/answers
 BULK ?=
+RETRAIN ?=
 TESTS ?=
 ATTACK ?=
 GATEWAY ?=
 PROFILES ?=
+STORE ?=
 REGISTRY ?=
 TAG ?=
 DOCKER_BUILD ?=
 VERSION := $(shell sed -n 's/^  version: *\([0-9.]*\).*/\1/p' params.yaml)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 URL ?= http://127.0.0.1:8080
+COMPOSE := docker compose $(if $(STORE),-f docker-compose.yml -f docker-compose.store.yml)
+export PETCLF_STORE := $(abspath $(STORE))
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -80,6 +84,9 @@ drift: setup ## Have the photos of a prediction log changed, and since when? mak
 shadow: setup ## Compare a candidate with the live version on traffic: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
 	@$(BIN)/python -m scripts.shadow $(LOG) --candidate "$(CANDIDATE)" $(SHADOW)
 
+retrain: setup ## New photos to a new live version, if it is good enough: make retrain PHOTOS="photos new.csv" RETRAIN=--dry-run
+	@$(BIN)/python -m scripts.retrain $(PHOTOS) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES)) $(RETRAIN)
+
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
 
@@ -92,16 +99,16 @@ image-from-archive: ## Build the images with the version that is live in model_s
 image-mlflow: ## Build petclf-mlflow:local, the tracking server's image
 	@docker build $(DOCKER_BUILD) -f deploy/mlflow/Dockerfile -t petclf-mlflow:local .
 
-up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those
+up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those, STORE=model_store serves from that folder
 
 up-built: deploy/gateway/secrets/management.htpasswd $(if $(findstring monitoring,$(PROFILES)),deploy/grafana/secrets/admin_password) ## Start the images that are there
-	@docker compose $(PROFILES:%=--profile %) up -d --wait
+	@$(COMPOSE) $(PROFILES:%=--profile %) up -d --wait
 
 roll: ## Replace the running server by the image petclf:local, without a failed request
-	@docker compose --profile roll up -d --wait --no-deps spare
-	@docker compose up -d --wait --no-deps --force-recreate torchserve
-	@docker compose --profile roll stop spare
-	@docker compose --profile roll rm -f spare
+	@$(COMPOSE) --profile roll up -d --wait --no-deps spare
+	@$(COMPOSE) up -d --wait --no-deps --force-recreate torchserve
+	@$(COMPOSE) --profile roll stop spare
+	@$(COMPOSE) --profile roll rm -f spare
 
 deploy/gateway/secrets/management.htpasswd:
 	@echo "management key (shown once):"
@@ -113,7 +120,7 @@ deploy/grafana/secrets/admin_password:
 
 logs: ## Keep the containers' logs in build/logs
 	@mkdir -p build/logs
-	@for service in gateway torchserve; do docker compose logs --no-color $$service > build/logs/$$service.log 2>&1; done
+	@for service in gateway torchserve; do $(COMPOSE) logs --no-color $$service > build/logs/$$service.log 2>&1; done
 
 image-file: ## Keep the images in build/images.tar
 	@mkdir -p build
@@ -125,7 +132,7 @@ publish: ## Push build/images.tar: make publish REGISTRY=ghcr.io/owner/petclf TA
 	@docker tag petclf-gateway:local "$(REGISTRY)-gateway:$(TAG)" && docker push "$(REGISTRY)-gateway:$(TAG)"
 
 down: ## Stop what `make up` started; data stays in its volumes
-	@docker compose --profile monitoring --profile training --profile roll down
+	@$(COMPOSE) --profile monitoring --profile training --profile roll down
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")

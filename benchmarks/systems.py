@@ -149,7 +149,11 @@ class Running:
         return [root, *root.children(recursive=True)]
 
     def memory(self) -> int:
-        return sum(process.memory_full_info().pss for process in self.tree())
+        total = 0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):  # TorchServe asks nvidia-smi now and then
+                total += process.memory_full_info().pss
+        return total
 
     def cpu_seconds(self) -> float:
         total = 0.0

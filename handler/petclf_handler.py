@@ -46,8 +46,9 @@ class PetclfHandler:
     def load(self, context: Any) -> None:
         properties = context.system_properties
         folder = Path(properties["model_dir"])
-        gpu = properties.get("gpu_id")
-        device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"
+        device = (
+            "cuda" if torch.cuda.is_available() else "cpu"
+        )  # which GPU: config.properties says why TorchServe does not choose
         threads = int(os.environ.get("PETCLF_THREADS") or 1)  # more than a worker's share costs all workers dearly
         classifier = Classifier(folder / context.manifest["model"]["serializedFile"], device, threads)
         metadata = classifier.metadata

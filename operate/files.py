@@ -1,7 +1,12 @@
-"""Files are whole or absent: everything is written to a temporary name first."""
+"""Files are whole or absent: everything is written to a temporary name first. And one at a time may change some."""
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from operate.client import UsageError
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -13,3 +18,23 @@ def write_whole(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, taken: str, inherited: bool = False) -> Iterator[None]:
+    """Hold the lock of this file, or raise with the text `taken`; a lock ends with the last process that holds it.
+
+    With `inherited`, processes that are started with close_fds=False hold it too: killing their parent does not end them.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(file, inherited)
+        yield
+    except BlockingIOError:
+        raise UsageError(taken) from None
+    finally:
+        os.close(file)

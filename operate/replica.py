@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import socket
 import ssl
 import time
@@ -78,6 +79,16 @@ class Replica:
             left = self.discard(stored) if added or not self.has_live(archive.name, archive.version) else ""
             raise NotDoneError(f"{self}: {archive} is not registered: {error}{left}") from None
         return added
+
+    def fetch_log(self, path: Path) -> Path:
+        """Write the prediction log as it is now to this file; a gateway shows it, TorchServe does not."""
+        request = urllib.request.Request(f"{self}/prediction-log", headers=self.management.headers)
+        try:
+            with self.opener.open(request, timeout=REGISTER_SECONDS) as response, path.open("wb") as file:
+                shutil.copyfileobj(response, file)
+        except OSError as error:
+            raise UsageError(f"{self} shows no prediction log: {error}; name the file behind the version") from None
+        return path
 
     def has_live(self, model: str, version: str) -> bool:
         found = self.versions(model).get(version)

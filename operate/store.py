@@ -1,13 +1,11 @@
 """The model store on disk, for those who change it: archives that never change, live.json, and the history of both."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +15,7 @@ from handler.archive_digest import PROVENANCE, sha256
 from handler.model_file import Archive
 from operate.client import UsageError
 from operate.errors import NotDoneError
+from operate.files import locked
 from serving import live
 from serving.live import Live, Release
 from serving.say import ServeError
@@ -45,20 +44,9 @@ class Store:
     path: Path
     model: str
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Let nobody else change the store meanwhile; a lock ends with whoever holds it."""
-        try:
-            file = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UsageError(f"the model store {self.path} cannot be used: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise UsageError(f"another command is changing {self.path}; try again when it has ended") from None
-        finally:
-            os.close(file)
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Let nobody else change the store meanwhile."""
+        return locked(self.path / ".lock", f"another command is changing {self.path}; try again when it has ended")
 
     def stored(self, path: Path) -> Stored:
         """Return an archive that is whole, is this model's, and whose files are those that its provenance names."""

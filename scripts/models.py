@@ -1,7 +1,7 @@
-"""A model's versions on running servers: list, register, verify, promote, roll back, retire, history.
+"""A model's versions on running servers: list, register, verify, shadow, promote, roll back, retire, history.
 
 Exit code 0: done; 1: refused or rolled back, for the reason that is told, and what was live before is live; 2: the command was
-wrong, or a server is not there.
+wrong, or a server is not there; 3: `shadow` does not know yet.
 """
 
 import argparse
@@ -22,8 +22,10 @@ from operate.labelled import labelled_photos
 from operate.models import Fleet
 from operate.replica import Keys, find_replicas, key_in
 from operate.reports import find_comparison, told, write_comparison
+from operate.shadow import ShadowError
 from operate.store import Store, Stored
 from operate.verify import Side, ask_both, compare
+from scripts import shadow as comparison_by_log
 from scripts.build_archive import ArchiveError, local_model, packed
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +99,20 @@ def side(fleet: Fleet, stored: Stored, args: argparse.Namespace) -> Side:
             for one in fleet.replicas
         ],
     )
+
+
+def shadow(fleet: Fleet, args: argparse.Namespace) -> int:
+    """Compare by the prediction log, which a gateway shows: with whatever is live."""
+    live = fleet.store.live()
+    args.candidate, args.live = args.version, live.live.version if live else None
+    if wrong := comparison_by_log.wrong_options(args):
+        raise UsageError(wrong)
+    with tempfile.TemporaryDirectory(prefix="petclf-") as folder:
+        args.logs = args.logs or [one.fetch_log(Path(folder) / str(number)) for number, one in enumerate(fleet.replicas)]
+        try:
+            return comparison_by_log.run(args)
+        except (ShadowError, UnicodeDecodeError) as error:
+            raise UsageError(str(error)) from None
 
 
 def promote(fleet: Fleet, args: argparse.Namespace) -> int:
@@ -196,6 +212,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("photos", type=Path, help="a folder with one sub-folder a label, or a CSV with the columns photo, label")
     one.add_argument("--jobs", type=whole(1), default=4, help="photos at a time")
     one.add_argument("--gate", type=Path, default=FILE, help="what a candidate must show")
+    one = command("shadow", shadow, "compare a version that the gateway asks beside what is live, by the prediction log")
+    one.add_argument("version")
+    one.add_argument("logs", nargs="*", type=Path, help="prediction logs; without any, the gateway is asked for its own")
+    comparison_by_log.add_options(one)
     one = command("promote", promote, "make a registered version live on every server, and watch it")
     one.add_argument("version")
     one.add_argument("--gate", type=Path, default=FILE, help="what a candidate must show")

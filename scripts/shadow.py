@@ -29,6 +29,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--live", metavar="VERSION", help="the version that answers clients; the only other one, if none is named"
     )
+    add_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    if wrong := wrong_options(args):
+        parser.error(wrong)
+    return args
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told what is to be compared, and how strictly; `scripts.models shadow` has them, too."""
     parser.add_argument("--share", type=int, default=10, metavar="PERCENT", help="the percentage of GATEWAY_SHADOW_SHARE")
     parser.add_argument("--margin", type=float, default=1.0, metavar="POINTS", help="how much worse would be too much")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV with the columns request_id and label")
@@ -36,13 +46,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--since", type=moment, metavar="TIME", help="leave out what is older (UTC); from the first pair on, if none"
     )
     parser.add_argument("--max-age", type=float, default=24.0, metavar="HOURS", help="how old the newest pair of a pass may be")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args(argv)
+
+
+def wrong_options(args: argparse.Namespace) -> str:
+    """Return what is wrong with the options, if anything is."""
     if not 1 <= args.share <= 100 or not 0 < args.margin < 100 or not args.max_age > 0:
-        parser.error("--share must be from 1 to 100, --margin between 0 and 100, --max-age more than 0")
+        return "--share must be from 1 to 100, --margin between 0 and 100, --max-age more than 0"
     if args.live == args.candidate:
-        parser.error("--live and --candidate are the same version; a version cannot be compared with itself")
-    return args
+        return f"{args.candidate} is the live version and the candidate; a version cannot be compared with itself"
+    return ""
 
 
 def run(args: argparse.Namespace) -> int:

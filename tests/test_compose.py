@@ -84,3 +84,9 @@ def test_no_setting_is_offered_that_cannot_work_here() -> None:
     """Fetching needs a way out, which torchserve has not."""
     assert COMPOSE["networks"]["inner"]["internal"] is True
     assert "PETCLF_URL_HOSTS" not in SERVICES["torchserve"]["environment"]
+
+
+def test_a_store_of_ones_own_is_mounted_read_only_where_archives_are_read() -> None:
+    store = yaml.safe_load((ROOT / "docker-compose.store.yml").read_text(encoding="utf-8"))["services"]
+    mount = "${PETCLF_STORE:?the folder with the archives}:/opt/petclf/model_store:ro"
+    assert store == {name: {"volumes": [mount]} for name in ("torchserve", "spare")}

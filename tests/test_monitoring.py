@@ -42,6 +42,10 @@ PROBE = {  # and of the probe
     "petclf_probe_seconds": set[str](),
     "petclf_probe_total": {"result"},
 }
+DRIFT = {  # and of scripts.drift --listen
+    "petclf_drift_found": {"window"},
+    "petclf_drift_since_timestamp_seconds": {"statistic"},
+}
 OWN_LABELS = {"job", "instance", "le"}  # Prometheus adds these itself
 WORDS = {
     "sum",
@@ -94,9 +98,9 @@ def labels_in(query: str) -> set[str]:
 
 
 def declared() -> dict[str, set[str]]:
-    """Return the labels of each metric that TorchServe, the workers, the supervisor, the gateway and the probe send."""
+    """Return the labels of each metric that TorchServe, the workers, the supervisor, the gateway, the probe and the drift exporter send."""
     content = yaml.safe_load((ROOT / "metrics.yaml").read_text())
-    found = SUPERVISOR | GATEWAY | PROBE
+    found = SUPERVISOR | GATEWAY | PROBE | DRIFT
     for part in ("ts_metrics", "model_metrics"):
         for kind, items in content[part].items():
             for item in items:

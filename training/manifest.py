@@ -1,4 +1,4 @@
-"""A folder or zip of photos -> data/manifest.csv: every photo's label, split and verdict. Nothing is deleted."""
+"""Folders, zips or lists of photos -> data/manifest.csv: every photo's label, split and verdict. Nothing is deleted."""
 
 import argparse
 import csv
@@ -130,9 +130,9 @@ def as_row(line: dict[str, str]) -> Row:
     return Row(**values)
 
 
-def build_manifest(photos: Path, *, keep_splits: bool = False) -> Manifest:
-    """Look at every file under `photos` and decide what it is and where it belongs."""
-    found = find_photos(photos)
+def build_manifest(*places: Path, keep_splits: bool = False) -> Manifest:
+    """Look at every photo of these places and decide what it is and where it belongs."""
+    found = list({item.path: item for place in places for item in find_photos(place)}.values())
     rows, thumbnails = inspect(found)
     rows = judge(rows)
     if keep_splits:
@@ -142,11 +142,13 @@ def build_manifest(photos: Path, *, keep_splits: bool = False) -> Manifest:
     rows = separate_look_alikes(rows, alike)
     if not keep_splits:
         rows = hold_out_enough(rows, alike)
-    return checked(Manifest(rows), photos)
+    return checked(Manifest(rows), " and ".join(map(str, places)))
 
 
 def find_photos(photos: Path) -> list[Found]:
     """Return the files with their labels; the layout is found by looking, and a file without a label is refused."""
+    if photos.suffix.lower() == ".csv":
+        return listed_photos(photos)
     names = list_files(photos)
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not pictures:
@@ -160,6 +162,24 @@ def find_photos(photos: Path) -> list[Found]:
             f"{len(unlabelled):,} of the {len(found):,} photos in {photos} have no label, the first is {unlabelled[0]}: "
             f"put photos into {photos}/<label>/, or name them <label>.1.jpg"
         )
+    return found
+
+
+def listed_photos(table: Path) -> list[Found]:
+    """Return the photos of a CSV with the columns photo, label; their paths begin at the CSV's folder."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {table}: {error}") from None
+    if not lines:
+        raise UserError(f"{table} lists no photos; it needs a line `photo,label` and then a line for each photo")
+    found = []
+    for number, line in enumerate(lines, 2):
+        photo, label = line.get("photo"), tidy(line.get("label") or "")
+        if not photo or not label:
+            raise UserError(f"line {number} of {table} has no photo or no label; its columns must be called photo and label")
+        found.append(Found((table.parent / photo).as_posix(), label, ""))
     return found
 
 
@@ -320,7 +340,7 @@ def next_in_line(rows: list[Row], label: str, split: str) -> int | None:
     return nearest(line, key=lambda index: place_in_line(rows[index].sha256), default=None)
 
 
-def checked(manifest: Manifest, photos: Path) -> Manifest:
+def checked(manifest: Manifest, photos: str) -> Manifest:
     """Refuse what nothing can be trained on."""
     if not any(row.phash for row in manifest.rows):
         raise UserError(f"none of the {len(manifest.rows):,} files in {photos} can be read as a photo")
@@ -351,7 +371,10 @@ def main(argv: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "photos", nargs="?", help=f"folder, zip, {OXFORD}, or {KAGGLE}owner/dataset; default: data.photos of params.yaml"
+        "photos",
+        nargs="*",
+        help=f"folder, zip, CSV with the columns photo and label, {OXFORD}, or {KAGGLE}owner/dataset; several are taken together; "
+        "default: data.photos of params.yaml",
     )
     parser.add_argument("--params", type=Path, default=PARAMS)
     parser.add_argument("--output", type=Path, default=MANIFEST)
@@ -359,7 +382,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     params = load_params(args.params)
     keep_splits = args.keep_splits or params.data.keep_splits
-    manifest = build_manifest(photos_at(args.photos or params.data.photos), keep_splits=keep_splits)
+    places = [photos_at(place) for place in args.photos or [params.data.photos]]
+    manifest = build_manifest(*places, keep_splits=keep_splits)
     report = args.output.parent / "report"
     write_data_report(manifest, report)
     manifest.write(args.output)

@@ -24,6 +24,8 @@ import requests
 
 from benchmarks.bystanders import Client, summary
 from scripts.make_key import add
+from serving.store import find_archives
+from tests.archives import archive_called
 from tests.conftest import draw_folder
 from tests.drawing import draw_photo, encoded
 from tests.e2e.awkward import cases
@@ -547,6 +549,65 @@ def test_prometheus_reads_its_configuration_anew_after_a_signal(stack: Stack, mo
     stack.compose("kill", "-s", "HUP", "prometheus")
     monitored.wait_for(lambda: monitored.query(loaded)[0]["value"][1] != before)
     assert monitored.query("prometheus_config_last_reload_successful")[0]["value"][1] == "1"
+
+
+@pytest.fixture
+def store(images: None, tmp_path: Path) -> Path:  # noqa: ARG001
+    """A model store on this machine, with the released version, that the container's user may read."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    folder = tmp_path / "model_store"
+    folder.mkdir()
+    shutil.copy(find_archives(ROOT / "model_store")[0].path, folder)
+    return folder
+
+
+@pytest.fixture
+def from_store(stack: Stack, store: Path) -> Iterator[Stack]:
+    """A second stack, whose server takes its versions from that store."""
+    port, management_port = free_port(), free_port()
+    settings = stack.settings | {
+        "COMPOSE_PROJECT_NAME": "petclfstore", "PETCLF_NET": "172.30.221", "PETCLF_PORT": str(port), "PETCLF_MANAGEMENT_PORT": str(management_port),
+        "PETCLF_STORE": str(store), "COMPOSE_FILE": "docker-compose.yml:docker-compose.store.yml",
+    }  # fmt: skip
+    running = Stack(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management_port}", stack.key, settings)
+    try:
+        running.compose("up", "-d", "--wait", "torchserve", "gateway")
+        running.wait_until_well()
+        yield running
+    finally:
+        running.compose(*PROFILES, "down", "-v", check=False)
+
+
+def test_what_was_promoted_is_live_after_every_restart(from_store: Stack, store: Path, tmp_path: Path) -> None:
+    released = find_archives(store)[0].version
+    (tmp_path / "key").write_text(":".join(from_store.key))
+
+    def models(*words: str) -> None:
+        command = [sys.executable, "-m", "scripts.models", *words, "--server", f"{from_store.management},{from_store.url}"]
+        command += ["--store", str(store), "--key-file", str(tmp_path / "key")]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+        assert (result.returncode, result.stderr) == (0, ""), result.stdout
+
+    def live() -> str:
+        from_store.wait_until_well()
+        return requests.post(f"{from_store.url}/predict", PHOTO, timeout=10).headers["x-petclf-version"]
+
+    models("register", str(archive_called("99.1.0", tmp_path / "newer")), "--workers", "1")
+    models("promote", "99.1.0", "--force", "a test", "--watch", "1")
+    seen = [live()]
+    from_store.compose("kill", "torchserve")
+    from_store.compose("up", "-d", "--wait", "torchserve")
+    seen.append(live())
+    from_store.compose("down")  # what a new start of the machine leaves
+    from_store.compose("up", "-d", "--wait", "torchserve", "gateway")
+    seen.append(live())
+    models("rollback", "--workers", "1")
+    seen.append(live())
+    from_store.compose("restart", "torchserve")
+    seen.append(live())
+
+    assert seen == ["99.1.0", "99.1.0", "99.1.0", released, released]
 
 
 def test_data_survives_down_and_up(stack: Stack) -> None:

@@ -255,7 +255,8 @@ def test_the_same_commands_go_through_the_gateway_with_its_key(clean: Place, tmp
     newer = archive_called("99.1.0", tmp_path)
     (tmp_path / "key").write_text("operator:open sesame\n")
     server = clean.servers[0]
-    with run_gateway(tmp_path / "gateway", Upstream(server.port), **behind(server)) as (gateway, _):
+    settings = behind(server) | {"PREDICTION_LOG": str(server.folder / "predictions.jsonl")}
+    with run_gateway(tmp_path / "gateway", Upstream(server.port), **settings) as (gateway, _):
         where = ["--server", f"{gateway.management},{gateway.url}", "--store", str(clean.store)]
 
         def run(*words: str, key: str = "key") -> subprocess.CompletedProcess[str]:
@@ -268,14 +269,26 @@ def test_the_same_commands_go_through_the_gateway_with_its_key(clean: Place, tmp
         ]  # fmt: skip
         with clients(gateway.url) as [asking]:
             results = [run(*command) for command in commands]
+        compared = run("shadow", "99.1.0")
         (tmp_path / "wrong").write_text("operator:guess\n")
         stranger = run("list", key="wrong")
     assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 5
     assert {status for status, _ in asking.seen} == {200}
     assert asking.versions == [clean.live, "99.1.0", clean.live]
+    assert (compared.returncode, compared.stderr) == (3, "")
+    assert compared.stdout.startswith(f"99.1.0 beside {clean.live}, ")
+    assert "\nverdict       not known yet: " in compared.stdout
     assert (stranger.returncode, stranger.stdout) == (2, "")
     assert "does not answer: " in stranger.stderr
     assert "is the key right?" in stranger.stderr
+
+
+def test_only_a_gateway_shows_the_log_of_a_comparison(clean: Place) -> None:
+    result = clean.run("shadow", "99.1.0")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {clean.servers[0].management} shows no prediction log: ")
+    assert result.stderr.endswith("; name the file behind the version\n")
 
 
 # --- candidates that must not come in

@@ -361,6 +361,21 @@ def test_the_smoke_test_passes(server: Serving) -> None:
     assert re.findall(r"^(\w+) ", result.stdout, re.MULTILINE) == ["ok"] * 6
 
 
+def test_looking_at_the_workers_starts_no_program_of_a_gpus_driver(tmp_path: Path) -> None:
+    program, calls = tmp_path / "bin" / "nvidia-smi", tmp_path / "calls"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho \"$*\" >> {calls}\nprintf 'index\\n0\\n'\n")
+    program.chmod(0o755)
+    serving = start(tmp_path / "server", None, {"PATH": f"{program.parent}:{os.environ['PATH']}"}, "--workers", "1")
+    try:
+        described = [requests.get(f"{serving.management}/models/petclf", timeout=10).status_code for _ in range(5)]
+    finally:
+        serving.stop()
+    assert described == [200] * 5
+    called = calls.read_text().splitlines() if calls.exists() else []
+    assert [call for call in called if "utilization" in call] == []
+
+
 def test_real_photos_are_answered_as_well_as_in_training(server: Serving) -> None:
     folder = ROOT.parent / "shared" / "data" / "photos"
     if not folder.is_dir():

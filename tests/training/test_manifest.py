@@ -16,6 +16,7 @@ from tests.conftest import draw_folder
 from tests.drawing import draw_photo, encoded
 from tests.training.conftest import run_module, write_params
 from training.errors import UserError
+from training.held_out import copy_test_photos
 from training.manifest import (
     Found,
     Manifest,
@@ -383,3 +384,58 @@ def test_the_contact_sheet_shows_what_was_left_out(photo_folder: Path, tmp_path:
     with Image.open(tmp_path / "data" / "report" / "contact_sheet.png") as sheet:
         assert sheet.size == (960, 148)
     assert "not a photo: `" in (tmp_path / "data" / "report" / "report.md").read_text()
+
+
+def test_photos_of_several_places_are_one_data_set(photo_folder: Path, tmp_path: Path) -> None:
+    draw_folder(tmp_path / "later", ("cat", "dog"), 3)
+    for seed, path in enumerate(sorted((tmp_path / "later").rglob("*.jpg"))):
+        draw_photo(path.parent.name, 700 + seed).save(path)
+    table = tmp_path / "later" / "labels.csv"
+    names = [path.relative_to(table.parent).as_posix() for path in sorted(table.parent.rglob("*.jpg"))]
+    table.write_text("photo,label\n" + "".join(f"{name},{name[:3].title()}\n" for name in names))
+
+    together = build_manifest(photo_folder, table)
+    twice = build_manifest(photo_folder, table, tmp_path / "later")
+
+    before = {row.path for row in build_manifest(photo_folder).rows}
+    assert {row.path for row in together.rows} == before | {(table.parent / name).as_posix() for name in names}
+    assert (together.labels, twice.digest) == (["cat", "dog"], together.digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "lists no photos; it needs a line `photo,label` and then a line for each photo"),
+        ("photo,label\n", "lists no photos"),
+        ("a.jpg,cat\nb.jpg,dog\n", "line 2 of .* has no photo or no label; its columns must be called photo and label"),
+        ("photo,label\na.jpg,cat\nb.jpg,\n", "line 3 of .* has no photo or no label"),
+    ],
+)
+def test_a_list_without_photos_or_labels_is_told(tmp_path: Path, text: str, reason: str) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(text)
+
+    with pytest.raises(UserError, match=reason):
+        build_manifest(table)
+
+
+def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes(b"photo,label\nc\xe4t.jpg,cat\n")
+
+    for name in ("latin.csv", "missing.csv"):
+        with pytest.raises(UserError, match=f"cannot read .*{name}"):
+            build_manifest(tmp_path / name)
+
+
+def test_the_test_photos_are_copied_into_folders_of_their_labels(photo_folder: Path, tmp_path: Path) -> None:
+    manifest = build_manifest(photo_folder)
+    wanted = {(row.label, row.sha256) for row in manifest.split("test")}
+
+    copied = copy_test_photos(manifest, tmp_path / "held-out", 1000), copy_test_photos(manifest, tmp_path / "fewer", 3)
+
+    def found(folder: Path) -> set[tuple[str, str]]:
+        return {(path.parent.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in folder.rglob("*.*")}
+
+    assert copied == (len(wanted), 3)
+    assert found(tmp_path / "held-out") == wanted
+    assert len(found(tmp_path / "fewer") & wanted) == 3
