@@ -256,7 +256,7 @@ def throughput(photos: Path, archive: Path, folder: Path, rounds: int) -> list[d
     [petclf] = [system for system in SYSTEMS if system.name == "petclf"]
     some = read_photos(photos)[:512]
     found: list[dict[str, float]] = []
-    with Ceiling(some, 8, WORKERS) as ceiling, running(petclf, folder / "server", some[0], "a") as server:
+    with Ceiling(some, 8, WORKERS) as ceiling, running(petclf, folder / "server", some[0], "label") as server:
         for number in range(rounds):
             output = folder / f"throughput-{number}"
             one = {"ceiling": ceiling.at_most(8, 10)["rate"]}
