@@ -1,7 +1,7 @@
 """How fast is score_many, does its memory stay flat, and what is lost when it is killed?
 
-Four measurements, each in turns or repeated: `throughput` against the bare cores, a plain multiprocessing loop and predict.py; `memory` of
-few photos against many; `kills` of the driver and of workers at random points; `nodes`, of which one of two is killed.
+Five measurements, each in turns or repeated: `throughput` against the bare cores, a plain multiprocessing loop and predict.py; `cost` in
+processor time; `memory` of few photos against many; `kills` of the driver and of workers at random points; `nodes`, of which one of two is killed.
 """
 
 import argparse
@@ -157,6 +157,36 @@ def paths_of(output: Path) -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What workers do instead of bulk.work.finish: the same, and write down the processor time that a part took."""
+
+    log: str
+
+    def __call__(self, job: Job, part: int) -> dict[str, Any]:
+        return self.timed(lambda: work.finish(job, part), job.plan.photos_of(part))
+
+    def timed(self, act: Callable[[], Any], photos: int) -> Any:
+        started = time.process_time()
+        result = act()
+        line = f"{os.getpid()} {photos} {time.process_time() - started}\n"
+        file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, line.encode())
+        os.close(file)
+        return result
+
+    def a_photo(self) -> float:
+        """Return the seconds for a photo, without each process's first part, for which it loaded the model."""
+        seen: set[str] = set()
+        photos, seconds = 0, 0.0
+        for line in Path(self.log).read_text(encoding="utf-8").splitlines():
+            pid, count, took = line.split()
+            if pid in seen:
+                photos, seconds = photos + int(count), seconds + float(took)
+            seen.add(pid)
+        return seconds / photos
+
+
 # --- Kills
 
 
@@ -227,25 +257,29 @@ class Plain:
     photos: list[Path]
     archive: Path
     output: Path
+    log: str = os.devnull  # of processor time
 
     scorer: ClassVar[Scorer]
+    timing: ClassVar[Timing]
 
     @classmethod
-    def set_up(cls, archive: Path) -> None:
-        cls.scorer = Scorer(Model.of(archive))
+    def set_up(cls, archive: Path, log: str) -> None:
+        cls.scorer, cls.timing = Scorer(Model.of(archive)), Timing(log)
 
     @classmethod
     def answer(cls, paths: list[Path], target: Path) -> int:
-        content, found = cls.scorer.as_part((bytes(path), path.read_bytes()) for path in paths)
-        target.write_bytes(content)
-        return len(found)
+        def write() -> int:
+            content, found = cls.scorer.as_part((bytes(path), path.read_bytes()) for path in paths)
+            return target.write_bytes(content) and len(found)
+
+        return cls.timing.timed(write, len(paths))
 
     def run(self, portion: int) -> None:
         self.output.mkdir()
         portions = [self.photos[start : start + portion] for start in range(0, len(self.photos), portion)]
         jobs = [(some, self.output / f"{number}.parquet") for number, some in enumerate(portions)]
         with in_environment(ONE_THREAD):
-            pool = multiprocessing.get_context("spawn").Pool(WORKERS, Plain.set_up, (self.archive,))
+            pool = multiprocessing.get_context("spawn").Pool(WORKERS, Plain.set_up, (self.archive, self.log))
         with pool:
             assert sum(pool.starmap(Plain.answer, jobs, chunksize=1)) == len(self.photos)
 
@@ -316,6 +350,93 @@ def steady(answers: Path) -> float:
     """Return the rate between the moments when the first and the last part were written."""
     written = sorted((path.stat().st_mtime, pq.ParquetFile(path).metadata.num_rows) for path in answers.iterdir())
     return sum(photos for _, photos in written[1:]) / (written[-1][0] - written[0][0])
+
+
+# --- Cost: seconds of a core for a photo, which other work on the machine changes less than it changes rates
+
+
+def run_timed(photos: str, output: str, archive: str, log: str) -> None:
+    score_many(Asked(photos, output, Path(archive), WORKERS), Timing(log))
+
+
+def others_seconds(process: subprocess.Popen[bytes], log: Path) -> float:
+    """Return the processor seconds of driver and Ray, without the workers, from the first finished part to the end."""
+    first: dict[int, float] | None = None
+    last: dict[int, float] = {}
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            whole = psutil.Process(process.pid)
+            seen = {}
+            for one in [whole, *whole.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if not one.name().startswith("ray::MapBatches"):
+                        times = one.cpu_times()
+                        seen[one.pid] = times.user + times.system
+            if log.exists():
+                first = first or dict(seen)
+                last |= seen
+        time.sleep(0.5)
+    return sum(value - (first or {}).get(pid, value) for pid, value in last.items())
+
+
+def cost(photos: Path, archive: Path, folder: Path, rounds: int) -> list[dict[str, float]]:
+    """Measure in turns what a photo costs in score_many's workers, in Ray and the driver, in the plain loop, and in the ceiling."""
+    names = sorted(photos.iterdir())
+    found: list[dict[str, float]] = []
+    with Ceiling(read_photos(photos)[:512], 8, WORKERS) as ceiling:
+        for number in range(rounds):
+            output, log, plain_log = (folder / f"{name}-{number}" for name in ("cost", "cost-log", "plain-log"))
+            one = {"ceiling": cost_of_ceiling(ceiling)}
+            command = [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "benchmarks.bulk",
+                "timed",
+                str(photos),
+                str(output),
+                str(archive),
+                str(log),
+            ]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            others = others_seconds(process, log)
+            assert process.returncode == 0
+            one |= {"workers": Timing(str(log)).a_photo(), "Ray and driver": others / len(names)}
+            part = json.loads((output / "plan.json").read_text(encoding="utf-8"))["part"]
+            Plain(names, archive, folder / f"plain-{number}", str(plain_log)).run(part)
+            one |= {"loop": Timing(str(plain_log)).a_photo(), "ceiling after": cost_of_ceiling(ceiling)}
+            found.append(one)
+            print(json.dumps({name: round(value * 1000, 3) for name, value in one.items()}), flush=True)
+    return found
+
+
+def cost_of_ceiling(ceiling: Ceiling) -> float:
+    processes = [psutil.Process(one.pid) for one in ceiling.pool._pool]  # type: ignore[attr-defined]
+    before = sum(sum(one.cpu_times()[:2]) for one in processes)
+    photos = ceiling.at_most(8, 10)["rate"] * 10
+    return (sum(sum(one.cpu_times()[:2]) for one in processes) - before) / photos
+
+
+def cost_lines(found: list[dict[str, float]], photos: int) -> list[str]:
+    ceiling = [(one["ceiling"] + one["ceiling after"]) / 2 for one in found]
+    whole = [one["workers"] + one["Ray and driver"] for one in found]
+    values = {name: [one[name] * 1000 for one in found] for name in ("workers", "Ray and driver", "loop")}
+    ratios = {
+        "ceiling / workers": [top / one["workers"] for one, top in zip(found, ceiling, strict=True)],
+        "ceiling / workers, Ray and driver": [top / one for one, top in zip(whole, ceiling, strict=True)],
+        "loop / workers": [one["loop"] / one["workers"] for one in found],
+        "loop / workers, Ray and driver": [one["loop"] / all_of_it for one, all_of_it in zip(found, whole, strict=True)],
+    }
+    return [
+        f"Processor time, {photos:,} photos, n = {len(found)} rounds in turns; milliseconds of a core for a photo, start left out.",
+        "",
+        "| what | ms | ratio |",
+        "|---|---|---|",
+        f"| in-process ceiling, mean of before and after | {median_and_range([value * 1000 for value in ceiling])} | |",
+        *(f"| {name} | {median_and_range(ones)} | |" for name, ones in values.items()),
+        *(f"| {name} | | {median_and_range(ones)} |" for name, ones in ratios.items()),
+    ]
 
 
 # --- Memory
@@ -473,11 +594,11 @@ def record(found: dict[str, Any], note: str) -> Path:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["all", "throughput", "memory", "kills", "nodes"])
+    parser.add_argument("what", choices=["all", "throughput", "cost", "memory", "kills", "nodes"])
     parser.add_argument("--photos", type=Path, required=True, help="folder of JPEGs, without sub-folders")
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if none is named")
-    parser.add_argument("--rounds", type=int, default=7, help="of throughput")
+    parser.add_argument("--rounds", type=int, default=7, help="of throughput and cost")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kills-in-a-run", type=int, default=5)
     parser.add_argument("--nodes", type=int, default=3, help="runs on two nodes")
@@ -499,6 +620,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         measure: dict[str, Callable[[], tuple[Any, list[str]]]] = {
             "throughput": lambda: with_lines(throughput(photos, archive, folder, args.rounds), throughput_lines, count),
+            "cost": lambda: with_lines(cost(photos, archive, folder, args.rounds), cost_lines, count),
             "memory": lambda: with_lines(memory(photos, archive, folder, args.counts), memory_lines),
             "kills": lambda: with_lines(
                 kills(photos, archive, folder, args.kills, args.kills_in_a_run, args.seed), kills_lines, count
@@ -522,5 +644,7 @@ def with_lines(values: Any, lines: Callable[..., list[str]], *more: Any) -> tupl
 if __name__ == "__main__":
     if sys.argv[1:2] == ["counted"]:
         run_counted(*sys.argv[2:])
+    elif sys.argv[1:2] == ["timed"]:
+        run_timed(*sys.argv[2:])
     else:
         main()

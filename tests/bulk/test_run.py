@@ -1,5 +1,6 @@
 """A whole run over Ray on this machine, whatever is killed meanwhile."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -128,12 +130,23 @@ def test_a_run_whose_worker_and_driver_are_killed_ends_with_the_same_bytes(
     output, counter = tmp_path / "output", tmp_path / "count"
     run = bench.Run.start(photos, output, archive, counter)
     assert run.reaches(10)
+    assert listened_on(run.process.pid) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert run.kill_worker(random.Random(0))
     run.reaches(bench.counted(counter) + 40)
     run.kill_driver()
     bench.end(bench.Run.start(photos, output, archive, counter))
     assert bench.parts_of(output) == bench.parts_of(finished[0])
     assert 124 <= bench.counted(counter) <= 124 + 3 * 16
+
+
+def listened_on(pid: int) -> set[str]:
+    """Return the addresses on which a process and all below it listen; Ray has several such processes."""
+    found = set()
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+    assert found
+    return found
 
 
 def test_a_run_on_two_nodes_survives_one(
