@@ -129,11 +129,13 @@ def test_a_run_whose_worker_and_driver_are_killed_ends_with_the_same_bytes(
     """A killed process loses the part that it worked on, and nothing else."""
     output, counter = tmp_path / "output", tmp_path / "count"
     run = bench.Run.start(photos, output, archive, counter)
-    assert run.reaches(10)
-    assert listened_on(run.process.pid) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
-    assert run.kill_worker(random.Random(0))
-    run.reaches(bench.counted(counter) + 40)
-    run.kill_driver()
+    try:
+        assert run.reaches(10)
+        assert listened_on(run.process.pid) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+        assert run.kill_worker(random.Random(0))
+        run.reaches(bench.counted(counter) + 40)
+    finally:
+        run.kill_driver()
     bench.end(bench.Run.start(photos, output, archive, counter))
     assert bench.parts_of(output) == bench.parts_of(finished[0])
     assert 124 <= bench.counted(counter) <= 124 + 3 * 16
