@@ -18,6 +18,8 @@ LOG ?=
 LABELS ?=
 CANDIDATE ?=
 SHADOW ?=
+OUTPUT ?= build/answers
+BULK ?=
 RETRAIN ?=
 TESTS ?=
 ATTACK ?=
@@ -35,7 +37,7 @@ export PETCLF_STORE := $(abspath $(STORE))
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help store attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -45,6 +47,12 @@ setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes tor
 
 $(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt tooling/setup
 	@tooling/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
+
+setup-bulk: $(VENV)/.ready-bulk ## Add Ray to the environment, for score-many (80 MB to fetch, 240 MB on disk)
+
+$(VENV)/.ready-bulk: requirements-bulk.txt $(VENV)/.ready
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install $(if $(filter 3.10,$(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),,--constraint requirements.lock) -r requirements-bulk.txt
+	@touch $@
 
 demo: store ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
@@ -63,6 +71,9 @@ models: setup ## List the versions of running servers; DO="promote 2.1.0" and ot
 
 score: setup ## How right is a running server? make score PHOTOS=labelled-folder (SCORE="--at-least 0.97")
 	@$(BIN)/python -m scripts.score_live "$(PHOTOS)" --server $(URL) --report build/live $(SCORE)
+
+score-many: setup-bulk ## Answer a million photos: make score-many PHOTOS=folder-zip-csv-or-bucket OUTPUT=build/answers
+	@$(BIN)/python -m scripts.score_many "$(PHOTOS)" --output "$(OUTPUT)" $(BULK)
 
 late-labels: setup ## Join late labels with the prediction log: make late-labels LOG=predictions.jsonl LABELS=labels.csv
 	@$(BIN)/python -m scripts.late_labels $(LOG) --labels "$(LABELS)" --report build/late
