@@ -37,7 +37,7 @@ export PETCLF_STORE := $(abspath $(STORE))
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -89,6 +89,12 @@ retrain: setup ## New photos to a new live version, if it is good enough: make r
 
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
+
+kubernetes-tools: ## Bring what checks deploy/k8s into build/tools: kubectl, schemas, checkov
+	@tooling/k8s-tools "$(PYTHON)"
+
+kubernetes-rules: setup ## Write deploy/k8s's PrometheusRule from deploy/prometheus
+	@$(BIN)/python tooling/k8s-rules
 
 image: store image-from-archive ## Build the images petclf:local and petclf-gateway:local
 

@@ -76,16 +76,6 @@ if MISSING:
     pytest.skip(MISSING, allow_module_level=True)
 
 
-@pytest.fixture(scope="session")
-def images() -> None:
-    """petclf:local and petclf-gateway:local, built as a user builds them (PETCLF_DOCKER_BUILD adds options to docker build)."""
-    options = [f"DOCKER_BUILD={os.environ.get('PETCLF_DOCKER_BUILD', '')}", f"VENV={Path(sys.executable).parents[1]}"]
-    (ROOT / "model_store").mkdir(exist_ok=True)
-    subprocess.run([sys.executable, "-m", "scripts.build_archive"], cwd=ROOT, check=True, capture_output=True)
-    result = subprocess.run(["make", "image-from-archive", *options], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 @dataclass
 class Stack:
     """The compose stack of the tests, beside whatever else runs here."""

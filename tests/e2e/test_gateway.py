@@ -751,6 +751,68 @@ TRICKLE = {
 }
 
 
+def test_who_reads_the_metrics_reads_what_the_server_behind_says_and_may_change_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    with listening() as server, listening() as supervisor:
+        ports = {"PETCLF_METRICS_PORT": str(server.port), "PETCLF_READY_PORT": str(supervisor.port)}
+        with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}", GATEWAY_METRICS_BEHIND="yes", **ports) as gateway:
+            url = f"http://127.0.0.1:{port}"
+            for path in ("/metrics/torchserve", "/metrics/supervisor?x=1", "/ready"):
+                assert requests.get(url + path, timeout=10).content == ANSWER, path
+            assert [seen.split(b"\r\n")[0] for seen in server.seen] == [b"GET /metrics HTTP/1.1"]
+            assert [seen.split(b"\r\n")[0] for seen in supervisor.seen] == [b"GET /metrics HTTP/1.1", b"GET /ready HTTP/1.1"]
+            refused = [("POST", "/models"), ("DELETE", "/models/petclf/1.0.0"), ("GET", "/models")]
+            assert [requests.request(method, url + path, timeout=10).status_code for method, path in refused] == [404, 404, 404]
+            assert [requests.post(url + path, timeout=10).status_code for path in ("/ready", "/metrics/supervisor")] == [403, 403]
+            supervisor.status = b"503 Service Unavailable"
+            assert requests.get(f"{url}/ready", timeout=10).status_code == 503
+            assert requests.get(f"{gateway.url}/metrics/supervisor", timeout=10).status_code == 404
+        assert (len(server.seen), len(supervisor.seen)) == (1, 3)
+
+
+def test_the_metrics_of_the_server_behind_are_shown_only_where_they_are_wanted(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, GATEWAY_METRICS=f"127.0.0.1:{port}"):
+        for path in ("/metrics/torchserve", "/metrics/supervisor", "/ready"):
+            assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=10).status_code == 404
+
+
+def test_clients_behind_a_trusted_proxy_have_limits_of_their_own(tmp_path: Path) -> None:
+    def statuses(url: str, *clients: str) -> list[int]:
+        return [
+            requests.post(f"{url}/predict", b"photo", headers={"X-Forwarded-For": client}, timeout=10).status_code
+            for client in clients
+        ]
+
+    limits = {"GATEWAY_RATE": "1", "GATEWAY_BURST": "2"}
+    (tmp_path / "trusting").mkdir()
+    (tmp_path / "plain").mkdir()
+    with running(tmp_path / "trusting", GATEWAY_TRUSTED="127.0.0.0/8 ::1", **limits) as gateway:
+        assert 429 in statuses(gateway.url, *["192.0.2.1"] * 6)
+        assert statuses(gateway.url, "192.0.2.2", "192.0.2.3", "192.0.2.4") == [200, 200, 200]
+        forged = ["203.0.113.1, 192.0.2.9", "203.0.113.2, 192.0.2.9", "203.0.113.3, 192.0.2.9"]  # what a client added itself
+        assert 429 in statuses(gateway.url, *forged * 2)
+    with running(tmp_path / "plain", **limits) as gateway:
+        assert 429 in statuses(gateway.url, *[f"192.0.2.{number}" for number in range(6)])
+
+
+def test_what_is_no_network_is_not_trusted_and_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="GATEWAY_TRUSTED has the-proxy, which is no network"):
+        with running(tmp_path, GATEWAY_TRUSTED="10.0.0.0/8 the-proxy"):
+            pass
+
+
+def test_the_number_of_processes_can_be_said(tmp_path: Path) -> None:
+    def workers() -> int:
+        children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text(encoding="ascii").split()
+        return sum(Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"nginx: worker process") for child in children)
+
+    with running(tmp_path, GATEWAY_PROCESSES="3") as gateway:
+        wait_until(lambda: workers() == 3)
+        time.sleep(0.5)
+        assert workers() == 3
+
+
 def test_a_body_that_trickles_is_refused_though_no_pause_is_long(tmp_path: Path) -> None:
     """All at once, for the gateway gives a body ten seconds before it looks at its speed."""
     with running(tmp_path) as gateway, ThreadPoolExecutor(len(TRICKLE) + 1) as pool:
