@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -192,11 +193,15 @@ class Load:
             self.wait(end - now)
 
     def constant(self, rate: float, seconds: float) -> dict[str, Any]:
-        """Send requests when they are due, whether those before them are answered or not."""
+        """Send requests at equal distances, whether those before them are answered or not."""
+        return self.scheduled([number / rate for number in range(int(rate * seconds))])
+
+    def scheduled(self, dues: Sequence[float]) -> dict[str, Any]:
+        """Send requests when they are due, in seconds from now, whether those before them are answered or not."""
         self.begin()
-        sent, wanted = 0, int(rate * seconds)
-        while sent < wanted:
-            due = self.started + sent / rate
+        sent = 0
+        while sent < len(dues):
+            due = self.started + dues[sent]
             if (early := due - time.perf_counter()) > 0 or len(self.busy) >= OPEN_AT_MOST:
                 self.wait(early if early > 0 else SECONDS)
             else:
