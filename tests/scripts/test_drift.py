@@ -1,6 +1,9 @@
 """scripts/drift.py as an operator runs it: what it prints, where, and its exit code."""
 
 import json
+import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -47,6 +50,29 @@ def test_drift_is_exit_code_1_and_the_report_is_named_beside_the_answer(tmp_path
         "last  1,000 photos: drift in brightness",
         "last 10,000 photos: too little data",
     ]
+
+
+def test_the_documented_commands_find_drift(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "drift.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    \.venv/bin/python (-m scripts\.drift .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    once = [shlex.split(command) for command in commands if "--listen" not in command]
+    written(tmp_path / "predictions.jsonl", LOG[:1_900], darker(LOG[1_900:]))
+
+    results = [
+        subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for words in once
+    ]
+
+    assert len(commands) > len(once) > 1
+    assert [(result.returncode, result.stdout[:11]) for result in results] == [(1, "drift since")] * len(once)
+    assert (tmp_path / "build" / "drift" / "report.html").exists()
 
 
 def test_too_little_data_is_exit_code_2_also_as_json(tmp_path: Path) -> None:
