@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tests"}
+OURS = {"handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tooling", "tests"}
 PACKAGES = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "PyYAML"}  # imported under another name than installed
 SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden", "model_file")}
 
@@ -87,6 +87,10 @@ def test_the_supervisor_knows_model_files_and_nothing_else_of_ours() -> None:
     assert foreign_to("serving", {"serving", "handler.model_file", "handler.archive_digest"}) == {}
 
 
+def test_what_releases_knows_files_and_docker() -> None:
+    assert foreign_to("tooling", {"tooling", "operate.files", "operate.errors"}) == {}
+
+
 def foreign_to(package: str, allowed: set[str]) -> dict[str, set[str]]:
     """Return what each file of a package imports of ours beyond what is allowed."""
     found = {}
@@ -118,7 +122,7 @@ def test_the_workers_packages_are_pinned() -> None:
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
 
 
-@pytest.mark.parametrize("package", ["handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks"])
+@pytest.mark.parametrize("package", ["handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tooling"])
 def test_nothing_but_tests_imports_tests(package: str) -> None:
     found = {file.name: top_level(file) & {"tests"} for file in (ROOT / package).rglob("*.py")}
     assert found
