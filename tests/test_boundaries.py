@@ -1,4 +1,4 @@
-"""Imports go one way: scripts -> operate -> serving -> model files, training -> handler's reading of photos, handler -> itself."""
+"""Imports go one way: scripts -> operate -> serving -> model files, training and bulk -> handler's reading of photos, handler -> itself."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"handler", "training", "serving", "operate", "scripts", "benchmarks", "tests"}
+OURS = {"handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tooling", "tests"}
 PACKAGES = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "PyYAML"}  # imported under another name than installed
 SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden", "model_file")}
 
@@ -48,7 +48,27 @@ def test_training_takes_only_the_reading_of_photos_from_the_handler(file: Path) 
 
 
 def test_scripts_know_files_http_and_the_supervisor() -> None:
-    assert foreign_to("scripts", {"scripts", "operate", "serving", "handler.model_file"}) == {}
+    assert foreign_to("scripts", {"scripts", "operate", "serving", "bulk", "handler.model_file"}) == {}
+
+
+def test_only_the_command_for_many_photos_knows_bulk() -> None:
+    knowing = {
+        str(file.relative_to(ROOT))
+        for package in ("handler", "training", "serving", "operate", "scripts")
+        for file in ROOT.glob(f"{package}/*.py")
+        if "bulk" in top_level(file)
+    }
+    assert knowing == {"scripts/score_many.py"}
+
+
+def test_bulk_knows_the_handler_but_not_torchserves_side_of_it() -> None:
+    ours = {name for file in ROOT.glob("bulk/*.py") for name in imported(file) if name.split(".")[0] in OURS - {"bulk"}}
+    assert {name for name in ours if not name.startswith("handler")} == set()
+    assert {name for name in ours if name.startswith(("handler.petclf_handler", "handler.telemetry"))} == set()
+
+
+def test_only_one_file_of_bulk_knows_ray() -> None:
+    assert {file.name for file in ROOT.glob("bulk/*.py") if "ray" in top_level(file)} == {"cluster.py"}
 
 
 def test_the_operators_commands_know_files_and_http() -> None:
@@ -65,6 +85,10 @@ def test_the_operators_commands_know_files_and_http() -> None:
 
 def test_the_supervisor_knows_model_files_and_nothing_else_of_ours() -> None:
     assert foreign_to("serving", {"serving", "handler.model_file", "handler.archive_digest"}) == {}
+
+
+def test_what_releases_knows_files_and_docker() -> None:
+    assert foreign_to("tooling", {"tooling", "operate.files", "operate.errors"}) == {}
 
 
 def foreign_to(package: str, allowed: set[str]) -> dict[str, set[str]]:
@@ -98,7 +122,7 @@ def test_the_workers_packages_are_pinned() -> None:
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == []
 
 
-@pytest.mark.parametrize("package", ["handler", "training", "serving", "operate", "scripts", "benchmarks"])
+@pytest.mark.parametrize("package", ["handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tooling"])
 def test_nothing_but_tests_imports_tests(package: str) -> None:
     found = {file.name: top_level(file) & {"tests"} for file in (ROOT / package).rglob("*.py")}
     assert found

@@ -9,10 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -27,84 +25,18 @@ from scripts.make_key import add
 from serving.store import find_archives
 from tests.archives import archive_called
 from tests.conftest import draw_folder
-from tests.drawing import draw_photo, encoded
+from tests.container.stack import MISSING, PHOTO, ROOT, Load, Stack, docker
 from tests.e2e.awkward import cases
 from tests.e2e.conftest import free_port, wait_until
 from tests.training.conftest import run_module, write_params
 
-pytestmark = [pytest.mark.container, pytest.mark.slow]
-
-ROOT = Path(__file__).parents[2]
-PHOTO = encoded(draw_photo("cat", 1, (320, 240)), quality=95)
-PROFILES = [word for name in ("monitoring", "training", "roll") for word in ("--profile", name)]
-PORTS = [22, 80, 443, 3000, 5000, 7070, 7071, *range(8080, 8086), 9000, 9090, 9093, 9094]
-
-
-def docker(*arguments: str, check: bool = True, environment: dict[str, str] | None = None, timeout: float = 300) -> str:
-    result = subprocess.run(
-        ["docker", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-        env={**os.environ, **(environment or {})},
-    )
-    assert not check or result.returncode == 0, f"docker {' '.join(arguments)}: {result.stdout}{result.stderr}"
-    return result.stdout.strip()
-
-
-def engine_is_missing() -> str:
-    if shutil.which("docker") is None:
-        return "no docker here; install Docker to run the container tests"
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        return "no Docker engine is running here; start it to run the container tests"
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        return "docker compose is not installed here"
-    for image in ("python:3.11-slim-bookworm", "debian:bookworm-slim"):
-        known = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
-        if (
-            not known
-            and subprocess.run(["docker", "pull", "-q", image], capture_output=True, check=False, timeout=300).returncode
-        ):
-            return f"the base image {image} can be had neither here nor from its registry"
-    return ""
-
-
-MISSING = engine_is_missing()
 if MISSING:
     pytest.skip(MISSING, allow_module_level=True)
 
+pytestmark = [pytest.mark.container, pytest.mark.slow]
 
-@dataclass
-class Stack:
-    """The compose stack of the tests, beside whatever else runs here."""
-
-    url: str
-    management: str
-    key: tuple[str, str]
-    settings: dict[str, str]
-
-    def compose(self, *arguments: str, check: bool = True) -> str:
-        return docker("compose", *arguments, check=check, environment=self.settings)
-
-    def container(self, service: str) -> str:
-        return self.compose("ps", "-q", service)
-
-    def pid(self, service: str) -> int:
-        return int(docker("inspect", "-f", "{{.State.Pid}}", self.container(service)))
-
-    def is_well(self) -> bool:
-        with contextlib.suppress(requests.RequestException):
-            return requests.post(f"{self.url}/predict", PHOTO, timeout=5).status_code == 200
-        return False
-
-    def wait_until_well(self, seconds: float = 60) -> float:
-        started = time.monotonic()
-        while not self.is_well():
-            assert time.monotonic() - started < seconds, "the stack did not heal"
-            time.sleep(0.2)
-        return time.monotonic() - started
+PROFILES = [word for name in ("monitoring", "training", "roll") for word in ("--profile", name)]
+PORTS = [22, 80, 443, 3000, 5000, 7070, 7071, *range(8080, 8086), 9000, 9090, 9093, 9094]
 
 
 @pytest.fixture(scope="module")
@@ -214,41 +146,6 @@ def test_management_and_the_log_need_the_key(stack: Stack) -> None:
     card = requests.get(f"{stack.management}/models/petclf?customized=true", auth=stack.key, timeout=10).json()[0]
     assert set(card["customizedMetadata"]) == {"card", "thresholds", "provenance", "archive", "recent"}
     wait_until(lambda: "in-the-log" in requests.get(f"{stack.management}/prediction-log", auth=stack.key, timeout=10).text)
-
-
-class Load:
-    """Requests all the time, and what became of them."""
-
-    def __init__(self, stack: Stack, threads: int = 4) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.odd: list[str] = []
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self.ask, args=(stack,)) for _ in range(threads)]
-
-    def ask(self, stack: Stack) -> None:
-        with requests.Session() as session:
-            while not self.stop.is_set():
-                try:
-                    answer = session.post(f"{stack.url}/predict", PHOTO, headers={"Content-Type": "image/jpeg"}, timeout=20)
-                except requests.RequestException as error:
-                    self.odd.append(repr(error))
-                    continue
-                self.statuses[answer.status_code] += 1
-                if answer.status_code == 503:
-                    if answer.json()["error"]["code"] != "busy" or "Retry-After" not in answer.headers:
-                        self.odd.append(answer.text)
-                    time.sleep(0.05)
-
-    def __enter__(self) -> "Load":
-        for thread in self.threads:
-            thread.start()
-        time.sleep(1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
 
 
 def test_a_server_that_ends_and_comes_back_costs_nothing_but_busy(stack: Stack) -> None:
