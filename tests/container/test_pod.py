@@ -24,7 +24,7 @@ import requests
 import yaml
 
 from scripts.make_key import add
-from tests.container.test_stack import engine_is_missing
+from tests.container.stack import engine_is_missing
 from tests.deploy.kubernetes import K8S, ROOT, container, kubectl, rendered, the, with_archive
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import free_port, wait_until

@@ -190,7 +190,7 @@ def test_an_overlay_that_would_run_other_images_is_not_deployed(cluster: Cluster
     "overlay", [path.name for path in sorted((ROOT / "deploy" / "k8s" / "overlays").glob("*")) if path.name == "prod"]
 )
 def test_the_overlay_for_production_takes_both_images_by_digest(tmp_path: Path, overlay: str) -> None:
-    shutil.copytree(ROOT / "deploy" / "k8s", tmp_path / "deploy" / "k8s")
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")  # the overlay takes dashboards and rules from beside it
     kept = tmp_path / "build" / "deploy-kubernetes"
     kept.mkdir(parents=True)
     images = "".join(
