@@ -148,6 +148,7 @@ class Pod:
     def down(self) -> None:
         podman("kube", "play", "--down", str(self.file), check=False)
         podman("secret", "rm", self.name, check=False)
+        podman("volume", "rm", "--force", self.name, check=False)  # podman keeps what it mounted of the secret
 
     def delete(self) -> dict[str, int]:
         """End it as the kubelet does; returns the containers' exit codes."""
