@@ -24,33 +24,35 @@ ROOT = Path(__file__).parents[1]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
         "photos",
         nargs="*",
-        help="folders, zips, or CSVs with the columns photo and label: old photos and new ones (default: data.photos)",
+        help="folders, zips, or CSVs with the columns photo and label: old photos and new ones; data.photos if none",
     )
     parser.add_argument("--outliers", default="", help="photos of other things, as for `make train`")
     parser.add_argument("--labelled", default="", help="compare on these labelled photos, not on the test photos")
     parser.add_argument(
         "--late-labels", action="append", default=[], metavar="CSV", help="first report how right the live version was"
     )
-    parser.add_argument("--log", action="append", default=[], help="prediction log that --late-labels belong to")
+    parser.add_argument("--log", action="append", default=[], metavar="FILE", help="prediction log that --late-labels belong to")
     parser.add_argument("--minutes", type=seconds, help="a time budget for training")
-    parser.add_argument("--version", default="", help="version of the new model (default: the next minor version that is free)")
+    parser.add_argument(
+        "--version", default="", help="version of the new model; the next minor version that is free if none is named"
+    )
     parser.add_argument("--gate", type=Path, default=FILE, help="what a candidate must show")
     parser.add_argument("--watch", type=seconds, default=60, metavar="SECONDS", help="go back if it does badly meanwhile")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings of the training")
     parser.add_argument("--work", type=Path, default=Path("build/retrain"), help="folder for all that is made")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever was not finished")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     servers = parser.add_argument_group("servers, as for scripts.models")
-    servers.add_argument("--server", action="append", default=[], metavar="MANAGEMENT[,PREDICTIONS]")
-    servers.add_argument("--store", type=Path, default=ROOT / "model_store")
-    servers.add_argument("--model", default="petclf")
-    servers.add_argument("--key-file", default="")
-    servers.add_argument("--predictions-key-file", default="")
-    servers.add_argument("--ca", default="")
+    servers.add_argument("--server", action="append", default=[], metavar="MANAGEMENT[,PREDICTIONS]", help="a server's addresses")
+    servers.add_argument("--store", type=Path, default=ROOT / "model_store", help="the folder that the servers start from")
+    servers.add_argument("--model", default="petclf", help="name of the model")
+    servers.add_argument("--key-file", default="", help="file with the management key")
+    servers.add_argument("--predictions-key-file", default="", help="file with the key for predictions")
+    servers.add_argument("--ca", default="", help="certificate of the authority, if this machine does not know it")
     args = parser.parse_args(argv)
     if bool(args.late_labels) != bool(args.log):
         parser.error("--late-labels and --log belong together")

@@ -51,7 +51,7 @@ def write(found: dict[str, Any], output: Output) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
         "photos", help="folder, zip, CSV with a column photo, path or url, or an address such as s3://bucket/photos"
     )

@@ -30,7 +30,9 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
         ("make_key", "Make a key for the gateway: "),
         ("models", "A model's versions on running servers: "),
         ("predict", "Ask a petclf server about photos: "),
+        ("retrain", "Train a new version from the live one "),
         ("score_live", "Ask a running server about labelled photos "),
+        ("score_many", "Answer a folder, a zip, a bucket or a CSV of photos "),
         ("serve", "Start TorchServe and stay with it: "),
         ("shadow", "Compare a candidate with the live version, "),
         ("smoke_test", "Ask a running server a few things "),
@@ -44,7 +46,7 @@ def test_help_tells_the_purpose_and_each_option_with_its_default(tool: str, purp
     assert options or tool in ("make_key", "models")
 
 
-@pytest.mark.parametrize("command", ["list", "register", "verify", "promote", "rollback", "retire", "history"])
+@pytest.mark.parametrize("command", ["list", "register", "verify", "shadow", "promote", "rollback", "retire", "history"])
 def test_help_of_each_command_tells_its_options_with_their_defaults(command: str) -> None:
     options = options_of(run("models", command, "--help"))
     assert without_default(options) == []
