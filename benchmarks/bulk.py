@@ -83,6 +83,11 @@ def counted(counter: Path) -> int:
     return counter.stat().st_size if counter.exists() else 0
 
 
+def own_command(*words: object) -> list[str]:
+    """Return the command that runs a part of this file in another process."""
+    return [sys.executable, "-W", "ignore", "-m", "benchmarks.bulk", *map(str, words)]
+
+
 @dataclass
 class Run:
     """A run in a process of its own, whose photos are counted."""
@@ -95,20 +100,9 @@ class Run:
 
     @classmethod
     def start(cls, photos: Path, output: Path, archive: Path, counter: Path, part: int | None = None) -> "Run":
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "benchmarks.bulk",
-            "counted",
-            str(photos),
-            str(output),
-            str(archive),
-            str(counter),
-        ]
+        command = own_command("counted", photos, output, archive, counter, part or 0)
         with output.with_name(f"{output.name}.log").open("ab") as log:
-            process = subprocess.Popen([*command, str(part or 0)], cwd=ROOT, stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         return cls(photos, output, archive, counter, process)
 
     def reaches(self, photos: int, seconds: float = 300) -> bool:
@@ -387,18 +381,7 @@ def cost(photos: Path, archive: Path, folder: Path, rounds: int) -> list[dict[st
         for number in range(rounds):
             output, log, plain_log = (folder / f"{name}-{number}" for name in ("cost", "cost-log", "plain-log"))
             one = {"ceiling": cost_of_ceiling(ceiling)}
-            command = [
-                sys.executable,
-                "-W",
-                "ignore",
-                "-m",
-                "benchmarks.bulk",
-                "timed",
-                str(photos),
-                str(output),
-                str(archive),
-                str(log),
-            ]
+            command = own_command("timed", photos, output, archive, log)
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             others = others_seconds(process, log)
             assert process.returncode == 0

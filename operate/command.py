@@ -11,6 +11,8 @@ from typing import NoReturn, TypeVar
 from operate.client import SERVER, Client, UsageError, authorization  # isort: skip  (a missing urllib3 is told before a missing tqdm)
 from tqdm import tqdm
 
+from operate.errors import NotDoneError
+
 Thing = TypeVar("Thing")
 
 
@@ -61,9 +63,12 @@ def progress(things: Iterable[Thing], total: int, shown: bool = True) -> Iterato
 
 
 def run_command(run: Callable[[], int]) -> NoReturn:
-    """End the process with what `run` returns; a mistake of the user is told in one line, with exit code 2."""
+    """End the process with what `run` returns. What must not be done is told in one line, with exit code 1; a mistake of the user, with 2."""
     try:
         sys.exit(run())
+    except NotDoneError as error:
+        print(f"refused: {error}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -9,12 +9,12 @@ from pathlib import Path
 from operate.client import UsageError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put the text at `path`, or leave what was there untouched."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Put the content at `path`, or leave what was there untouched."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

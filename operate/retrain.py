@@ -25,6 +25,7 @@ from operate.files import locked, write_whole
 
 STATE = "retrain.json"
 MODEL = "petclf.pt"
+REGISTERED = "petclf"  # the name in MLflow's registry, whatever the model is called
 REFUSED = 1  # how scripts.models ends where a candidate is not good enough
 
 
@@ -104,7 +105,7 @@ class Retraining:
         """Return how the model gets to the servers: through MLflow's registry where trainings are tracked."""
         if plan.tracked:
             log = ("training.register", *weights, "--reports", self.at("reports"), "--model", self.at(MODEL), *manifest)
-            return [Step("log", log), Step("register", self.models("register", f"models:/{plan.model}@candidate"))]
+            return [Step("log", log), Step("register", self.models("register", f"models:/{REGISTERED}@candidate"))]
         file = self.at(f"{plan.model}-{plan.candidate}.mar")
         build = ("scripts.build_archive", "--model", self.at(MODEL), "--output", file, "--replace")
         return [Step("archive", build), Step("register", self.models("register", file))]
@@ -142,11 +143,13 @@ class Retraining:
 
     def make_ready(self, plan: Plan, params: dict[str, Any], live: Archive) -> None:
         """Empty the work folder, then put the settings and the live model there: training begins with what is live."""
+        # first, for what follows may be killed, and half a folder is no retraining to go on with
+        (self.work / STATE).unlink(missing_ok=True)
         for path in self.work.iterdir():
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         with zipfile.ZipFile(live.path) as packed:
-            (self.work / "live.pt").write_bytes(packed.read(MODEL))
+            write_whole(self.work / "live.pt", packed.read(MODEL))
         chosen = {
             **params,
             "train": {**params["train"], "start_from": self.at("live.pt")},

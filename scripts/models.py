@@ -6,7 +6,6 @@ wrong, or a server is not there; 3: `shadow` does not know yet.
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -244,12 +243,8 @@ def main(argv: list[str] | None = None) -> None:
         keys = Keys(key_in(args.key_file, "PETCLF_MANAGEMENT_KEY"), key_in(args.predictions_key_file, "PETCLF_API_KEY"), args.ca)
         replicas = find_replicas(args.server or ["http://127.0.0.1:8081"], keys) if args.command != "history" else []
         say = (lambda _: None) if args.json else print
-        try:
-            result: int = args.run(Fleet(replicas, Store(args.store, args.model), say), args)
-            return result
-        except NotDoneError as error:
-            print(f"refused: {error}", file=sys.stderr)
-            return 1
+        result: int = args.run(Fleet(replicas, Store(args.store, args.model), say), args)
+        return result
 
     run_command(run)
 

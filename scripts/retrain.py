@@ -5,7 +5,6 @@ Exit code 0: the new version is live. 1: it was not good enough, and what was li
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import yaml
 
 from operate.client import UsageError
 from operate.command import run_command, seconds
-from operate.errors import NotDoneError
 from operate.gate import FILE
 from operate.retrain import Asked, Plan, Retraining, next_version, written
 from operate.store import Store
@@ -118,15 +116,7 @@ def live_archive(args: argparse.Namespace) -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-
-    def run() -> int:
-        try:
-            return retrain(args)
-        except NotDoneError as error:
-            print(f"refused: {error}", file=sys.stderr)
-            return 1
-
-    run_command(run)
+    run_command(lambda: retrain(args))
 
 
 if __name__ == "__main__":

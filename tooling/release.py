@@ -123,11 +123,8 @@ def files(release: Release) -> str:
         if found[one] != Path("pretrained", one).read_bytes():
             raise NotDoneError(f"{one} in {image} is not pretrained/{one}, whose figures the release states")
     found["metrics.json"] = Path("pretrained/metrics.json").read_bytes()
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for one, content_of_it in found.items():
-        temporary = FOLDER / f".{one}.{os.getpid()}.tmp"
-        temporary.write_bytes(content_of_it)
-        temporary.replace(FOLDER / one)
+        write_whole(FOLDER / one, content_of_it)
     return ", ".join(sorted(found))
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,51 @@ def test_other_options_do_not_go_on_with_what_was_begun(called, capsys, tmp_path
     )
     assert called(anew := Runner(), "photos", "more", "--fresh") == 0
     assert anew.names == ALL
+
+
+def test_a_fresh_beginning_that_was_killed_is_no_retraining_to_go_on_with(
+    called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called(Runner(fails="training.fit", code=2), "photos")
+    with monkeypatch.context() as patch:
+        patch.setattr("operate.retrain.shutil.rmtree", killed)
+        patch.setattr(Path, "unlink", unlinked_or_killed(Path.unlink))
+        with pytest.raises(Killed):
+            retrain.main(
+                [
+                    "photos",
+                    "--fresh",
+                    "--params",
+                    str(tmp_path / "params.yaml"),
+                    "--work",
+                    str(tmp_path / "work"),
+                    "--store",
+                    str(tmp_path / "store"),
+                ]
+            )
+
+    assert called(again := Runner(), "photos") == 0
+
+    assert again.names == ALL
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def unlinked_or_killed(unlink: Callable[..., None]) -> Callable[..., None]:
+    """Let retrain.json go, and be killed at the next file."""
+
+    def one(path: Path, missing_ok: bool = False) -> None:
+        if path.name in ("live.pt", "params.yaml"):
+            raise Killed
+        unlink(path, missing_ok)
+
+    return one
 
 
 def test_a_dry_run_tells_every_step_and_does_nothing(called, capsys, tmp_path: Path) -> None:
