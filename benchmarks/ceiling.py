@@ -14,15 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from benchmarks.load import quantiles, read_photos
 from benchmarks.peers.core import Core
 from benchmarks.systems import ONE_THREAD
 
 WARM_UP = 20  # batches of each size
+START_SECONDS = 120  # until all processes are there; a machine may be busy
 SOON = 0.1  # seconds until all processes have heard of it
 ASKED = struct.Struct("=dI")  # when a photo is due, and which one
 
@@ -32,10 +34,11 @@ class Process:
 
     photos: list[bytes]
     core: Core
+    all_there: Barrier
 
     @classmethod
-    def start(cls, photos: list[bytes], batch: int) -> None:
-        cls.photos, cls.core = photos, Core()
+    def start(cls, photos: list[bytes], batch: int, all_there: Barrier) -> None:
+        cls.photos, cls.core, cls.all_there = photos, Core(), all_there
         for size in (batch, 1):
             for _ in range(WARM_UP):
                 cls.core.answer_all(photos[:size])
@@ -55,6 +58,7 @@ class Process:
         """Answer what comes through the queue until its end; returns the seconds that each photo took since it was due."""
         took = list[float]()
         with queue.open("rb", buffering=0) as asked:
+            cls.all_there.wait(START_SECONDS)
             while waiting := asked.read(batch * ASKED.size):
                 dues, numbers = zip(*ASKED.iter_unpack(waiting), strict=True)
                 cls.core.answer_all([cls.photos[number % len(cls.photos)] for number in numbers])
@@ -68,8 +72,10 @@ class Ceiling:
 
     def __init__(self, photos: list[bytes], batch: int = 8, processes: int | None = None) -> None:
         self.batch, self.processes = batch, processes or os.cpu_count() or 1
+        context = multiprocessing.get_context("spawn")
+        self.all_there = context.Barrier(self.processes + 1)
         with in_environment(ONE_THREAD):
-            self.pool = multiprocessing.get_context("spawn").Pool(self.processes, Process.start, (photos, batch))
+            self.pool = context.Pool(self.processes, Process.start, (photos, batch, self.all_there))
 
     def __enter__(self) -> "Ceiling":
         return self
@@ -88,8 +94,12 @@ class Ceiling:
         """Answer so many a second, whether those before them are answered or not."""
         with tempfile.TemporaryDirectory(prefix="petclf-") as folder:
             os.mkfifo(queue := Path(folder, "queue"))
+            kept = os.open(queue, os.O_RDWR)  # a pipe that nobody writes to could not be opened for reading
             serving = self.pool.starmap_async(Process.serve, [(self.batch, queue)] * self.processes, chunksize=1)
-            ask(queue, rate, seconds)
+            self.all_there.wait(START_SECONDS)  # who opened the pipe after the last photo would wait for ever
+            with queue.open("wb", buffering=0) as asked:
+                os.close(kept)
+                ask(asked, rate, seconds)
             answered = [one for some in serving.get() for one in some]
         summary = {"answered_ms": quantiles(answered), "statuses": {"200": len(answered)}}
         return {"rate": len(answered) / seconds, "processes": self.processes, "batch": self.batch, **summary}
@@ -107,13 +117,12 @@ def in_environment(settings: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def ask(queue: Path, rate: float, seconds: float) -> None:
-    with queue.open("wb", buffering=0) as asked:
-        started = time.perf_counter() + SOON
-        for number in range(int(rate * seconds)):
-            due = started + number / rate
-            time.sleep(max(0.0, due - time.perf_counter()))
-            asked.write(ASKED.pack(due, number))
+def ask(asked: BinaryIO, rate: float, seconds: float) -> None:
+    started = time.perf_counter() + SOON
+    for number in range(int(rate * seconds)):
+        due = started + number / rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+        asked.write(ASKED.pack(due, number))
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What the cores can give at most, on drawn photos: that it is measured, not how much it is."""
 
+import time
 from pathlib import Path
 
 from benchmarks.ceiling import Ceiling
@@ -23,3 +24,11 @@ def test_what_is_asked_is_answered_as_fast_as_it_goes_or_at_a_rate_by_all_proces
     times = at_rate.pop("answered_ms")
     assert 0 < times["p50"] <= times["p99"]
     assert at_rate == {"rate": 40.0, "statuses": {"200": 20}, "batch": 4, "processes": 2}
+
+
+def test_a_process_that_comes_late_is_waited_for_and_never_left_waiting(tmp_path: Path) -> None:
+    with Ceiling(drawn(tmp_path), batch=4, processes=2) as ceiling:
+        ceiling.pool.apply_async(time.sleep, (2,))  # one process is busy for longer than photos come
+        at_rate = ceiling.at_rate(40, seconds=0.5)
+
+    assert at_rate["statuses"] == {"200": 20}
