@@ -19,6 +19,7 @@ from operate.drift_watch import State, Watcher, references_of_log, references_of
 from operate.drift_words import as_json, lines, percent
 from operate.photo_log import PhotoLog
 from tests.operate.lines import as_text, darker, entries, written
+from tests.test_monitoring import DRIFT
 
 ROOT = Path(__file__).parents[2]
 LOG = entries(2_300)
@@ -179,6 +180,12 @@ def test_prometheus_reads_the_gauges(state_of: Write) -> None:
     assert abs(since.value - 1_795_176_000 - 1_900) <= 5
     assert [sample.value for sample in families["petclf_drift_photos"].samples] == [1_300]
     assert len(families["petclf_drift_p_value"].samples) == len(families["petclf_drift_distance"].samples) == 24
+
+
+def test_what_the_alert_speaks_of_is_sent_with_its_labels(state_of: Write) -> None:
+    text = metrics(state_of(LOG[:1_900], darker(LOG[1_900:])))
+    sent = {sample.name: set(sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert {name: sent[name] for name in DRIFT} == DRIFT
 
 
 def test_prometheus_gets_no_verdict_where_there_is_too_little_data(state_of: Write) -> None:
