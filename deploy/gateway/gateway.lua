@@ -1,5 +1,5 @@
 -- What nginx's own directives cannot do: a least speed for bodies, errors in petclf's shape, wrong keys slowed down, answers
--- counted by status, and a candidate asked beside the live version. nginx.conf says where each function is called.
+-- counted by status, a server that is not ready passed by, and a candidate asked beside the live version. nginx.conf says where each function is called.
 local gateway = {}
 local counts = ngx.shared.counts
 
@@ -125,6 +125,34 @@ function gateway.count()
   local why = reason(status)
   counts:incr(answered(ngx.var.server_name, status), 1, 0)
   if why then counts:incr(refused(why), 1, 0) end
+end
+
+-- Which of the two is asked first while there is a spare: the server, unless it says that it is not ready and the spare is.
+-- A server's port opens seconds before its workers can answer, and what arrives until then would be lost
+local LOOK_EVERY, LOOK_FOR = 1, 500 -- seconds, milliseconds
+local KEPT = 5 -- seconds after which a look that nobody repeated says nothing any more
+
+local function is_ready(host, port)
+  local socket = ngx.socket.tcp()
+  socket:settimeout(LOOK_FOR)
+  local line = socket:connect(host, port) and socket:send("GET /ready HTTP/1.0\r\n\r\n") and socket:receive("*l")
+  socket:close()
+  return line and line:find("^HTTP/1%.[01] 200") ~= nil
+end
+
+-- In one process: what it finds is for all of them
+function gateway.look_who_is_ready(server, spare, port)
+  if ngx.worker.id() ~= 0 then return end
+  local function look(premature)
+    if premature then return end
+    counts:set("spare first", not is_ready(server, port) and is_ready(spare, port), KEPT)
+  end
+  ngx.timer.at(0, look)
+  ngx.timer.every(LOOK_EVERY, look)
+end
+
+function gateway.first()
+  return counts:get("spare first") and "spare_" or ""
 end
 
 -- The candidate that is asked beside the live version (docs/shadow.md); none, unless nginx.conf names one

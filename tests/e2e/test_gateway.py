@@ -457,7 +457,8 @@ def test_a_version_is_removed_by_the_supervisor_and_by_nobody_else(tmp_path: Pat
         scaled = requests.put(f"{address}?min_worker=2", auth=KEY, timeout=10)
     assert error_of(refused) == (401, "unauthorized")
     assert (answer.status_code, answer.content) == (409, OWN_ERROR)
-    assert [first_line(request) for request in supervisor.seen] == ["DELETE /models/petclf/1.0.0 HTTP/1.1"]
+    asked = [first_line(request) for request in supervisor.seen]
+    assert [line for line in asked if line != "GET /ready HTTP/1.0"] == ["DELETE /models/petclf/1.0.0 HTTP/1.1"]
     assert (read.status_code, scaled.status_code) == (200, 200)
     assert [first_line(request) for request in gateway.upstream.seen] == [
         "GET /models/petclf/1.0.0 HTTP/1.1", "PUT /models/petclf/1.0.0?min_worker=2 HTTP/1.1",
@@ -497,7 +498,7 @@ def test_a_version_is_not_removed_from_the_spare_when_the_supervisor_is_away(tmp
         with running(tmp_path, PETCLF_READY_PORT=str(port), PETCLF_SPARE="127.0.0.2") as gateway:
             answer = requests.delete(f"{gateway.management}/models/petclf/1.0.0", auth=KEY, timeout=10)
     assert error_of(answer) == (503, "busy")
-    assert spare.seen == []
+    assert {first_line(request) for request in spare.seen} <= {"GET /ready HTTP/1.0"}
 
 
 def first_line(request: bytes) -> str:
@@ -611,6 +612,35 @@ def test_a_spare_answers_when_the_server_is_away(tmp_path: Path) -> None:
         statuses = [requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code for _ in range(5)]
         ready = requests.get(f"{gateway.url}/ready", timeout=10).status_code
     assert (statuses, ready) == ([200] * 5, 200)
+
+
+def test_a_server_that_is_not_ready_is_asked_only_while_its_spare_is_not_either(tmp_path: Path) -> None:
+    """Its port is open for seconds before its workers are there, and for as long after it was told to end."""
+    with contextlib.ExitStack() as stack:
+        port, ready_port = free_port(), free_port()
+        server, spare = (stack.enter_context(listening(address, port)) for address in ("127.0.0.1", "127.0.0.2"))
+        looks = [stack.enter_context(listening(address, ready_port)) for address in ("127.0.0.1", "127.0.0.2")]
+        settings = {"PETCLF_INFERENCE_PORT": str(port), "PETCLF_READY_PORT": str(ready_port), "PETCLF_SPARE": "127.0.0.2"}
+        gateway = stack.enter_context(running(tmp_path, **settings))
+        asked = []
+        for states in ((200, 200), (503, 200), (503, 503), (503, 200), (200, 200), (200, 503)):
+            for upstream, state in zip(looks, states, strict=True):
+                upstream.status = b"%d Whatever" % state
+            time.sleep(2.5)  # they are looked at every second
+            server.seen.clear(), spare.seen.clear()
+            for path in ("predict", "predictions/petclf/1.0.0", "explanations/petclf", "v1/models/petclf:predict"):
+                assert requests.post(f"{gateway.url}/{path}", b"photo", timeout=10).status_code == 200
+            assert requests.post(f"{gateway.url}/predict", bytes(1_500_000), timeout=10).status_code == 200
+            assert requests.get(f"{gateway.url}/health", timeout=10).status_code == 200
+            asked.append((states, len(server.seen), len(spare.seen)))
+    assert asked == [
+        ((200, 200), 6, 0),
+        ((503, 200), 0, 6),
+        ((503, 503), 6, 0),
+        ((503, 200), 0, 6),
+        ((200, 200), 6, 0),
+        ((200, 503), 6, 0),
+    ]
 
 
 def test_a_server_that_does_not_even_take_a_connection_is_busy_not_slow(tmp_path: Path) -> None:
