@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bulk import cluster
 from bulk import plan as plans
 from bulk.careful import survivors
 from bulk.errors import BulkError
@@ -86,3 +87,25 @@ def test_a_deadly_photo_is_refused_and_its_neighbours_live() -> None:
     told = [data.message if isinstance(data, Refusal) else data for _, data in found]
     ended = "reading the photo ended the process that read it"
     assert told == [b"harmless", ended, "it is away", ended, b"harmless"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "workers", "most", "sizes"),
+    [
+        (0, 2, 4, []),
+        (1, 2, 4, [1]),
+        (5, 1, 1, [1, 1, 1, 1, 1]),
+        (20, 2, 4, [4, 4, 3, 3, 2, 1, 1, 1, 1]),
+        (9, 8, 100, [1] * 9),
+    ],
+)
+def test_workers_get_many_parts_at_once_and_few_at_the_end(parts: int, workers: int, most: int, sizes: list[int]) -> None:
+    numbers = list(range(100, 100 + parts))
+    found = list(cluster.portions(numbers, workers, most))
+    assert [len(some) for some in found] == sizes
+    assert [part for some in found for part in some] == numbers
+
+
+def test_a_worker_stops_at_the_first_part_that_fails() -> None:
+    reports = iter([{"part": 1, "failure": ""}, {"part": 2, "failure": "the disk is full"}, {"part": 3, "failure": ""}])
+    assert [report["part"] for report in cluster.until_a_failure(reports)] == [1, 2]
