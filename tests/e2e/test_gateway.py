@@ -756,6 +756,7 @@ def test_prometheus_reads_what_the_gateway_answered_and_refused_at_an_address_of
             other.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")  # one connection is taken
             wait_until(lambda: metrics()["petclf_gateway_connections writing"] == 2)  # that one, and who asks
             assert requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code == 429
+        wait_until(lambda: metrics()["petclf_gateway_connections writing"] == 1)  # nginx has seen the other go
         assert requests.get(f"{gateway.url}/nowhere", timeout=10).status_code == 404
         assert requests.get(f"{gateway.management}/models", auth=("operator", "wrong"), timeout=10).status_code == 401
         after = metrics()
