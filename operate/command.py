@@ -57,9 +57,14 @@ def seconds(text: str) -> float:
     return value
 
 
-def progress(things: Iterable[Thing], total: int, shown: bool = True) -> Iterator[Thing]:
-    """Pass things on and show on a terminal how far they are."""
-    return iter(tqdm(things, total=total, unit=" photos", disable=None if shown else True))
+def progress(things: Iterable[Thing], total: int, shown: bool = True, kept: bool = True) -> Iterator[Thing]:
+    """Pass things on and show on a terminal how far they are; the bar stays there at the end, if it is to be kept."""
+    return iter(tqdm(things, total=total, unit=" photos", disable=None if shown else True, leave=kept))
+
+
+def print_above(line: str) -> None:
+    """Print a line on a terminal, above the bar that may be there."""
+    tqdm.write(line)
 
 
 def run_command(run: Callable[[], int]) -> NoReturn:

@@ -9,20 +9,25 @@ import contextlib
 import csv
 import itertools
 import json
+import os
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also where this file is run by its path
 try:
     from operate.client import UNREACHABLE, Result, UsageError, ask_all, find_photos
-    from operate.command import add_server_options, client_of, progress, run_command
+    from operate.command import add_server_options, client_of, print_above, progress, run_command
     from operate.labelled import labelled_photos
     from operate.score_live import as_csv, as_json, as_text, score
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed here; `make setup`, then .venv/bin/python {sys.argv[0]}", file=sys.stderr)
     sys.exit(2)
+
+BOLD, RED, YELLOW = "1", "31", "33"  # as terminals know them
 
 
 def count_failures(results: Iterable[Result], tally: Counter[str], server: str) -> Iterator[Result]:
@@ -34,15 +39,48 @@ def count_failures(results: Iterable[Result], tally: Counter[str], server: str) 
         yield result
 
 
-def write_table(results: Iterable[Result], width: int) -> None:
-    print(f"{'photo':<{width}}  {'label':<12}  {'confidence':>10}  note")
-    for result in results:
-        name = result["photo"] if len(result["photo"]) <= width else "..." + result["photo"][-(width - 3) :]
+@dataclass(frozen=True)
+class Table:
+    """Where the answers are shown for people: a terminal gets colours, and names that fit; a file gets every name as it is."""
+
+    names: int  # columns
+    labels: int
+    screen: bool
+
+    @classmethod
+    def of(cls, photos: Sequence[str], first: Result) -> "Table":
+        screen = sys.stdout.isatty()
+        labels = max([5, *map(len, first.get("probabilities", ["x" * 12]))])
+        room = shutil.get_terminal_size().columns - labels - len("  confidence  unsure: unlike training photos  ")
+        longest = max(5, *map(len, photos))
+        return cls(min(longest, max(16, room)) if screen else longest, labels, screen)
+
+    def write(self, name: str, label: str, confidence: str, note: str, colour: str = "") -> None:
+        shown = name if len(name) <= self.names else "..." + name[-(self.names - 3) :]
+        row = f"{shown:<{self.names}}  {label:<{self.labels}}  {confidence:>10}  {note}".rstrip()
+        show = print_above if self.screen else print
+        show(f"\033[{colour}m{row}\033[0m" if self.coloured and colour else row)
+
+    @property
+    def coloured(self) -> bool:
+        return self.screen and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def write_table(results: Iterator[Result], photos: Sequence[str]) -> None:
+    first = next(results)
+    table = Table.of(photos, first)
+    table.write("photo", "label", "confidence", "note", BOLD)
+    given, unsure = Counter[str](), 0
+    for result in itertools.chain([first], results):
         if "error" in result:
-            print(f"{name:<{width}}  {'-':<12}  {'-':>10}  error: {result['error']}")
-        else:
-            note = f"unsure: {result['unsure_because'].replace('_', ' ')}" if result["unsure"] else ""
-            print(f"{name:<{width}}  {result['label']:<12}  {result['confidence']:>10.2%}  {note}".rstrip())
+            table.write(result["photo"], "-", "-", f"error: {result['error']}", RED)
+            continue
+        given[result["label"]] += 1
+        unsure += result["unsure"]
+        note = f"unsure: {result['unsure_because'].replace('_', ' ')}" if result["unsure"] else ""
+        table.write(result["photo"], result["label"], f"{result['confidence']:.2%}", note, YELLOW if note else "")
+    if table.screen and given.total() > 1:
+        print_above(", ".join(f"{count:,} {label}" for label, count in given.most_common()) + f"; {unsure:,} of them unsure")
 
 
 def write_json(results: Iterable[Result]) -> None:
@@ -56,7 +94,7 @@ def write_csv(results: Iterator[Result]) -> None:
     while (not begin or "error" in begin[-1]) and (result := next(results, None)):
         begin.append(result)
     labels = begin[-1].get("probabilities", {})
-    names = ["photo", "label", "confidence", *map(column, labels), "unsure_because", "version", "error"]
+    names = ["photo", "label", "confidence", *map(column, labels), "unsure_because", "version", "error", "code"]
     writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore")
     writer.writeheader()
     for result in itertools.chain(begin, results):
@@ -102,14 +140,16 @@ def run(args: argparse.Namespace) -> int:
         args.explain.mkdir(parents=True, exist_ok=True)
     tally: Counter[str] = Counter()
     with contextlib.closing(ask_all(client, photos, args.jobs)) as asked:
-        # no bar where it would mix with the answers
-        results = count_failures(progress(asked, len(photos), shown=not sys.stdout.isatty()), tally, client.server)
+        # no bar where it would mix with the answers; the table is written above it
+        table = not (args.json or args.csv)
+        shown = len(photos) > 1 if table else not sys.stdout.isatty()
+        results = count_failures(progress(asked, len(photos), shown, kept=not sys.stdout.isatty()), tally, client.server)
         if args.json:
             write_json(results)
         elif args.csv:
             write_csv(results)
         else:
-            write_table(results, min(48, max(map(len, photos))))
+            write_table(results, photos)
     return failures_told(tally["failed"], len(photos))
 
 

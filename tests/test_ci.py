@@ -15,6 +15,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 RIGHTS = {
     "ci.yml": {"publish": {"contents": "read", "packages": "write"}},
     "deploy.yml": {"deploy": {"contents": "read", "packages": "read"}},
+    "pages.yml": {"publish": {"pages": "write", "id-token": "write"}},
     "release.yml": {
         "files": {"contents": "read", "packages": "read"},
         "attest": {"id-token": "write", "attestations": "write"},

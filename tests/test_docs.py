@@ -32,7 +32,8 @@ def make_targets() -> set[str]:
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_every_make_command_in_the_docs_exists(path: Path) -> None:
-    named = re.findall(r"`make ([a-z_-]+)|^ {0,4}make ([a-z_-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    text = re.sub(r"```text\n.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)  # what a tool has printed
+    named = re.findall(r"`make ([a-z_-]+)|^ {0,4}make ([a-z_-]+)", text, re.MULTILINE)
     assert {one or other for one, other in named} <= make_targets()
 
 
@@ -45,6 +46,17 @@ def test_every_link_into_the_project_leads_somewhere(path: Path) -> None:
 def test_make_help_lists_every_target() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^  make ([a-z_-]+)", shown, re.MULTILINE)) == make_targets()
+
+
+def test_make_help_shows_each_target_under_its_purpose() -> None:
+    """A heading of the Makefile holds for the targets below it; help puts those of one purpose together."""
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    groups = {part.splitlines()[0]: re.findall(r"^  make ([a-z_-]+)", part, re.MULTILINE) for part in shown.split("\n\n")}
+    assert list(groups) == ["First steps:", "Train:", "Serve and release:", "Operate:", "Deploy:", "Develop:"]
+    assert sorted(name for names in groups.values() for name in names) == sorted(make_targets())
+    one_of_each = ("demo", "train", "serve", "drift", "up", "check")
+    assert [name for name, names in zip(one_of_each, groups.values(), strict=True) if name not in names] == []
+    assert max(map(len, shown.splitlines())) <= 140  # a wide terminal
 
 
 def test_the_readme_shows_how_to_set_up_and_test_and_stays_short() -> None:

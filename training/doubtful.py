@@ -134,9 +134,12 @@ def look(manifest: Manifest, report: Path, size: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="List photos whose label is likely wrong in the data report; none is removed.")
-    parser.add_argument("--manifest", type=Path, default=MANIFEST)
-    parser.add_argument("--params", type=Path, default=PARAMS)
+    parser = argparse.ArgumentParser(
+        description="List photos whose label is likely wrong in the data report; none is removed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="list of photos, as `make data` writes it")
+    parser.add_argument("--params", type=Path, default=PARAMS, help="file with the settings")
     args = parser.parse_args(argv)
     manifest = Manifest.read(args.manifest)
     look(manifest, args.manifest.parent / "report", load_params(args.params).train.image_size)

@@ -213,15 +213,15 @@ def answers(models: list[Model], measured: list[Measured]) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=PARAMS)
-    parser.add_argument("--manifest", type=Path, default=MANIFEST)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--reports", type=Path, default=REPORTS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="file with the settings")
+    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="list of photos, as `make data` writes it")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="trained weights, with calibration.pt beside them")
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="folder for the report, figures and plots")
     parser.add_argument("--photos", help="another labelled folder or zip to measure, instead of evaluate.photos")
     parser.add_argument("--outliers", help="photos of other things, instead of evaluate.outliers")
     parser.add_argument(
-        "--before", type=Path, help="metrics.json or petclf.pt of a model to compare with (default: the released one)"
+        "--before", type=Path, help="metrics.json or petclf.pt of a model to compare with; the released one if none is named"
     )
     args = parser.parse_args(argv)
     keep_memory()

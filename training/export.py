@@ -158,11 +158,11 @@ def prove_alone(path: Path, size: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=PARAMS)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--reports", type=Path, default=REPORTS)
-    parser.add_argument("--output", type=Path, default=MODEL)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="file with the settings")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="trained weights, with calibration.pt beside them")
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="folder with metrics.json, as `make evaluate` writes it")
+    parser.add_argument("--output", type=Path, default=MODEL, help="model to write")
     args = parser.parse_args(argv)
     calibration = args.weights.parent / CALIBRATION.name
     metadata = export(args.weights, calibration, args.reports / "metrics.json", load_params(args.params).export, args.output)

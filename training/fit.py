@@ -180,10 +180,10 @@ def in_words(promise: Promise, unsure_below: float) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=PARAMS)
-    parser.add_argument("--manifest", type=Path, default=MANIFEST)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="file with the settings")
+    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="list of photos, as `make data` writes it")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="trained weights; calibration.pt is written beside them")
     parser.add_argument("--outliers", help="photos of other things, instead of evaluate.outliers")
     args = parser.parse_args(argv)
     keep_memory()

@@ -369,15 +369,17 @@ def what_is_lacking(manifest: Manifest) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     from training.data_report import write_data_report  # noqa: PLC0415  (it reads manifests, so it imports this module)
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
         "photos",
         nargs="*",
         help=f"folder, zip, CSV with the columns photo and label, {OXFORD}, or {KAGGLE}owner/dataset; several are taken together; "
-        "default: data.photos of params.yaml",
+        "data.photos of params.yaml if none is named",
     )
-    parser.add_argument("--params", type=Path, default=PARAMS)
-    parser.add_argument("--output", type=Path, default=MANIFEST)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="file with the settings")
+    parser.add_argument(
+        "--output", type=Path, default=MANIFEST, help="list of photos to write; the data report is written beside it"
+    )
     parser.add_argument("--keep-splits", action="store_true", help="keep train/val/test folders as they are given")
     args = parser.parse_args(argv)
     params = load_params(args.params)

@@ -197,11 +197,13 @@ def json_metadata(model: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--reports", type=Path, default=REPORTS)
-    parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--manifest", type=Path, default=MANIFEST)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS, help="trained weights, with what the training recorded beside them"
+    )
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="folder with the report and its figures")
+    parser.add_argument("--model", type=Path, default=MODEL, help="model to register")
+    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="list of photos, as `make data` writes it")
     args = parser.parse_args(argv)
     registration = Registration(args.weights, args.reports, args.model, Manifest.read(args.manifest))
     with status_told(registration):

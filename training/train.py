@@ -480,10 +480,10 @@ def train(config: TrainConfig, manifest: Manifest, output: Path = WEIGHTS, fresh
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=PARAMS)
-    parser.add_argument("--manifest", type=Path, default=MANIFEST)
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="file with the settings")
+    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="list of photos, as `make data` writes it")
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="weights to write")
     parser.add_argument("--outliers", help="photos of other things to learn from, instead of train.outliers")
     parser.add_argument("--minutes", type=float, help="a time budget, instead of train.minutes")
     parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")

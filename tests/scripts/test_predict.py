@@ -1,12 +1,19 @@
 """The client: what it prints, how patient it is, and what its exit code says."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -52,6 +59,10 @@ class Stub(BaseHTTPRequestHandler):
         else:
             if data == "slow":
                 time.sleep(0.3)
+            if data == "three labels":
+                shares = {"Bengal": 0.0125, "Beagle": 0.0125, "Sphynx (hairless)": 0.975}
+                self.send(200, {"label": "Sphynx (hairless)", "confidence": 0.975, "probabilities": shares, "unsure": False})
+                return
             unsure = "close_call" if data == "unsure" else None
             label, other = ("dog", "cat") if "dog" in data else ("cat", "dog")
             probabilities = {name: 0.975 if name == label else 0.025 for name in sorted([label, other])}
@@ -103,11 +114,69 @@ def test_a_table_in_the_order_of_the_photos(server: Any, tmp_path: Path) -> None
     result = predict(server, tmp_path, "a.jpg", "b.jpg", "c.jpg")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == (
-        "photo  label         confidence  note\n"
-        "a.jpg  cat               97.50%\n"
-        "b.jpg  dog               97.50%\n"
-        "c.jpg  cat               97.50%  unsure: close call\n"
+        "photo  label  confidence  note\n"
+        "a.jpg  cat        97.50%\n"
+        "b.jpg  dog        97.50%\n"
+        "c.jpg  cat        97.50%  unsure: close call\n"
     )
+
+
+def test_a_file_gets_every_name_whole_and_columns_as_wide_as_the_labels(server: Any, tmp_path: Path) -> None:
+    name = "a" * 60 + ".jpg"
+    (tmp_path / name).write_text("three labels")
+    result = predict(server, tmp_path, ".")
+    assert result.stdout == (f"{'photo':<64}  label              confidence  note\n{name}  Sphynx (hairless)      97.50%\n")
+
+
+def on_a_terminal(server: Any, folder: Path, *arguments: str, columns: int = 80, **environment: str) -> tuple[str, str]:
+    """Return what the client writes on a terminal, and what is seen there at the end: each line as it was last written."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    address = f"http://127.0.0.1:{server.server_port}"
+    client = subprocess.Popen(
+        [sys.executable, "-I", str(SCRIPT), "--server", address, *arguments], cwd=folder, stdout=theirs, stderr=theirs,
+        env={"PATH": "/usr/bin:/bin", "TERM": "xterm", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    written = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal's reading with an error
+        while piece := os.read(ours, 4096):
+            written += piece
+    os.close(ours)
+    client.wait(timeout=30)
+    text = written.decode().replace("\r\n", "\n")
+    seen = [re.split(r"\r|\033\[K", line)[-1].rstrip() for line in text.split("\n")]
+    return text, "\n".join(line for line in seen if line)
+
+
+def test_a_terminal_gets_progress_colours_and_a_summary(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, a="slow", b="a dog", c="unsure", d="no photo")
+    text, seen = on_a_terminal(server, tmp_path, ".")
+    assert "/4 [" in text  # the bar
+    assert seen == (
+        "\033[1mphoto  label  confidence  note\033[0m\n"
+        "a.jpg  cat        97.50%\n"
+        "b.jpg  dog        97.50%\n"
+        "\033[33mc.jpg  cat        97.50%  unsure: close call\033[0m\n"
+        "\033[31md.jpg  -               -  error: not a readable image\033[0m\n"
+        "2 cat, 1 dog; 1 of them unsure\n"
+        "1 of 4 photos were not answered"
+    )
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_without_colours_gets_none(server: Any, tmp_path: Path, environment: dict[str, str]) -> None:
+    write(tmp_path, a="unsure")
+    text, seen = on_a_terminal(server, tmp_path, "a.jpg", **environment)
+    assert "\033" not in text
+    assert seen == "photo  label  confidence  note\na.jpg  cat        97.50%  unsure: close call"
+
+
+def test_a_narrow_terminal_gets_the_end_of_a_long_name(server: Any, tmp_path: Path) -> None:
+    (tmp_path / ("b" * 30)).mkdir()
+    write(tmp_path / ("b" * 30), end="1")
+    _, seen = on_a_terminal(server, tmp_path, "b" * 30, columns=70, NO_COLOR="1")
+    assert seen == f"{'photo':<19}  label  confidence  note\n...bbbbbbbb/end.jpg  cat        97.50%"
 
 
 def test_folders_patterns_lists_and_standard_input(server: Any, tmp_path: Path) -> None:
@@ -135,12 +204,12 @@ def test_json_and_csv_say_the_same(server: Any, tmp_path: Path) -> None:
     assert [json.loads(line) for line in as_json.stdout.splitlines()] == [
         {"photo": "a.jpg", "label": "dog", "confidence": 0.975, "probabilities": {"cat": 0.025, "dog": 0.975}, "unsure": False,
          "unsure_because": None, "model": {"name": "petclf", "version": "1.0.0"}},
-        {"photo": "b.jpg", "error": "not a readable image"},
+        {"photo": "b.jpg", "error": "not a readable image", "code": "not_an_image"},
     ]  # fmt: skip
     assert list(csv.reader(io.StringIO(as_csv.stdout))) == [
-        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error"],
-        ["a.jpg", "dog", "0.975", "0.025", "0.975", "", "1.0.0", ""],
-        ["b.jpg", "", "", "", "", "", "", "not a readable image"],
+        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error", "code"],
+        ["a.jpg", "dog", "0.975", "0.025", "0.975", "", "1.0.0", "", ""],
+        ["b.jpg", "", "", "", "", "", "", "not a readable image", "not_an_image"],
     ]
     assert (as_json.returncode, as_json.stderr) == (1, "1 of 2 photos were not answered\n")
 
@@ -148,18 +217,18 @@ def test_json_and_csv_say_the_same(server: Any, tmp_path: Path) -> None:
 def test_csv_has_the_labels_of_the_first_answer_also_after_failures(server: Any, tmp_path: Path) -> None:
     write(tmp_path, a="no photo", b="unsure", c="no photo")
     assert list(csv.reader(io.StringIO(predict(server, tmp_path, "--csv", ".").stdout))) == [
-        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error"],
-        ["a.jpg", "", "", "", "", "", "", "not a readable image"],
-        ["b.jpg", "cat", "0.975", "0.975", "0.025", "close_call", "1.0.0", ""],
-        ["c.jpg", "", "", "", "", "", "", "not a readable image"],
+        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error", "code"],
+        ["a.jpg", "", "", "", "", "", "", "not a readable image", "not_an_image"],
+        ["b.jpg", "cat", "0.975", "0.975", "0.025", "close_call", "1.0.0", "", ""],
+        ["c.jpg", "", "", "", "", "", "", "not a readable image", "not_an_image"],
     ]
 
 
 def test_csv_without_any_answer_has_no_labels(server: Any, tmp_path: Path) -> None:
     write(tmp_path, a="no photo")
     assert list(csv.reader(io.StringIO(predict(server, tmp_path, "--csv", ".").stdout))) == [
-        ["photo", "label", "confidence", "unsure_because", "version", "error"],
-        ["a.jpg", "", "", "", "", "not a readable image"],
+        ["photo", "label", "confidence", "unsure_because", "version", "error", "code"],
+        ["a.jpg", "", "", "", "", "not a readable image", "not_an_image"],
     ]
 
 
@@ -168,7 +237,7 @@ def test_csv_without_any_answer_has_no_labels(server: Any, tmp_path: Path) -> No
     [
         ("unknown version", ["--version", "9"], "Model version: 9 does not exist for model: petclf"),
         ("no map", ["--explain", "maps", "--retries", "0"], "no heat map: no worker"),
-        ("moved", [], "the server answered with status 301"),
+        ("moved", [], "the server answered 301 Moved Permanently, without a reason"),
     ],
 )
 def test_the_servers_reason_is_shown(server: Any, tmp_path: Path, content: str, options: list[str], error: str) -> None:

@@ -57,6 +57,21 @@ def test_a_python_without_venv_is_told_what_to_install(tmp_path: Path) -> None:
     )
 
 
+def test_the_environment_has_the_front_door_to_the_tools(tmp_path: Path) -> None:
+    """The Python there installs nothing, and says how it was called."""
+    venv = tmp_path / "an environment"
+    (venv / "bin").mkdir(parents=True)
+    script = 'case $1 in -c) echo 3.11 ;; -m) ;; *) echo "$PYTHONPATH"; printf "<%s>" "$@" ;; esac'
+    stub_python(venv / "bin", script).rename(venv / "bin" / "python")
+    assert setup(tmp_path / "nothing", venv).returncode == 0
+
+    result = subprocess.run(
+        [str(venv / "bin" / "petclf"), "predict", "my cat.jpg"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout == f"{ROOT}\n<{ROOT}/scripts><predict><my cat.jpg>"
+
+
 @pytest.mark.parametrize("changed", ["requirements.txt", "requirements.lock", "handler/requirements.txt", "tooling/setup"])
 def test_make_sets_up_again_only_when_a_requirement_changed(tmp_path: Path, changed: str) -> None:
     for name in ("Makefile", "requirements.txt", "requirements.lock", "handler/requirements.txt", "tooling/setup"):
