@@ -65,7 +65,3 @@ def test_reading_ease_is_fleschs() -> None:
     )
     assert [words.syllables(word) for word in ("photo", "make", "table", "rolled", "waited", "the")] == [2, 1, 2, 1, 2, 1]
     assert words.ease("| only | a table |") == 100
-
-
-def test_the_pages_that_are_not_rewritten_yet_are_still_there() -> None:
-    assert words.NOT_YET - set(words.pages()) == set()
