@@ -24,7 +24,7 @@ def run(tool: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedPro
     ("tool", "purpose"),
     [
         ("build_archive", "petclf.pt -> model_store/NAME-VERSION.mar: "),
-        ("demo", "Start the server, ask it about one photo, "),
+        ("demo", "Start the server, ask it about two photos, "),
         ("drift", "Say whether the photos of a prediction log have changed, "),
         ("late_labels", "Join labels that come later with the prediction log: "),
         ("make_key", "Make a key for the gateway: "),
