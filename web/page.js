@@ -248,8 +248,15 @@ async function send(url, job, accept, signal, say) {
     if (!busy || attempt >= (response.headers.get("x-petclf-refusal") === "dear_request" ? DEAR_TRIES : TRIES)) throw await refusal(response, busy);
     const seconds = Math.min(10, Number(response.headers.get("Retry-After")) || attempt);
     say(`the server is busy; trying again in ${seconds} s ...`);
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    await pause(seconds, signal);
   }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, seconds * 1000);
+    signal.addEventListener("abort", resolve, { once: true });  // nobody waits for a list that was cleared
+  });
 }
 
 /** The server's own reason, whichever server it was: petclf and its gateway say {error}, TorchServe {code, message}. */
@@ -529,7 +536,7 @@ function introduce() {
   if (!labels.length) return;  // web/page.html opened as it is
   byId("question").textContent = capital(question);
   document.title = `${modelName}: ${question}`;
-  byId("limits").textContent = `It knows only ${few ? all.format(labels) : `its ${labels.length} labels`}: a photo gets one answer even if it shows several, and some photos of other things get one of these labels, too.`;
+  byId("limits").textContent = `The model knows only ${few ? all.format(labels) : `its ${labels.length} labels`}: a photo gets one answer even if it shows several, and some photos of other things get one of these labels, too.`;
 }
 
 function offerExamples() {
@@ -631,7 +638,13 @@ function listen() {
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
   document.addEventListener("drop", (event) => { event.preventDefault(); drop.classList.remove("over"); dropped(event.dataTransfer); });
   document.addEventListener("paste", pasted);
-  byId("choose-folder").hidden = !("webkitdirectory" in byId("folder")) || matchMedia("(pointer: coarse)").matches;
+  if (matchMedia("(pointer: coarse)").matches) forFingers();
+}
+
+/** Phones have no folders to choose from, and nothing to drop. */
+function forFingers() {
+  byId("choose-folder").hidden = true;
+  byId("drop").querySelector("strong").textContent = "Choose photos";
 }
 
 function askAddress(event) {

@@ -20,6 +20,7 @@ from handler.page import load_page
 from scripts.build_archive import page as build_page
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import ROOT, Serving
+from tests.e2e.nginx import HOW_TO_GET_NGINX, NGINX, running
 
 pytestmark = pytest.mark.e2e
 
@@ -179,7 +180,7 @@ def test_it_asks_what_its_model_can_tell_and_says_what_it_cannot(page: Any) -> N
     assert page.inner_text("h1") == "Cat or dog?"
     assert page.title() == "petclf: cat or dog?"
     assert page.inner_text("#limits") == (
-        "It knows only cat and dog: a photo gets one answer even if it shows several, "
+        "The model knows only cat and dog: a photo gets one answer even if it shows several, "
         "and some photos of other things get one of these labels, too."
     )
 
@@ -187,8 +188,8 @@ def test_it_asks_what_its_model_can_tell_and_says_what_it_cannot(page: Any) -> N
 @pytest.mark.parametrize(
     ("labels", "question", "known"),
     [
-        (["cat", "dog", "rabbit"], "Cat, dog or rabbit?", "It knows only cat, dog and rabbit:"),
-        (ANIMALS, "Which of 20 labels?", "It knows only its 20 labels:"),
+        (["cat", "dog", "rabbit"], "Cat, dog or rabbit?", "The model knows only cat, dog and rabbit:"),
+        (ANIMALS, "Which of 20 labels?", "The model knows only its 20 labels:"),
     ],
 )
 def test_it_asks_of_any_labels(page: Any, tmp_path: Path, labels: list[str], question: str, known: str) -> None:
@@ -663,18 +664,27 @@ def test_it_links_the_documents_that_its_server_has(page: Any, server: Serving) 
     assert (link.inner_text(), link.get_attribute("href")) == ("TorchServe's API as OpenAPI", "/api-description")
     assert page.request.get(f"{server.url}/api-description").json()["info"]["title"] == "TorchServe APIs"
 
-    def as_gateway(route: Any) -> None:
-        route.fulfill(json={}, headers={"Cross-Origin-Resource-Policy": "same-origin"})
 
-    page.route(
-        "**/predictions/petclf",
-        lambda route: route.fallback() if "html" in route.request.headers["accept"] else as_gateway(route),
-    )
-    page.reload()
-    page.click("#programs summary")
-    page.wait_for_selector("#links a")
-    links = {link.inner_text(): link.get_attribute("href") for link in page.query_selector_all("#links a")}
-    assert links == {"API documentation": "/docs", "OpenAPI": "/openapi.json"}
+@pytest.mark.skipif(NGINX is None, reason=HOW_TO_GET_NGINX)
+@pytest.mark.parametrize("path", ["/", "/predictions/petclf"])
+def test_it_works_through_the_gateway_and_links_its_documents(page: Any, server: Serving, tmp_path: Path, path: str) -> None:
+    ports = {
+        "PETCLF_INFERENCE_PORT": server.port,
+        "PETCLF_MANAGEMENT_PORT": server.management_port,
+        "PETCLF_READY_PORT": server.ready_port,
+    }
+    with running(tmp_path, **{name: str(port) for name, port in ports.items()}) as gateway:
+        page.goto(gateway.url + path)
+        page.locator("#thumbs button").first.click()
+        until_answered(page, 1)
+        toggle(page)
+        page.wait_for_selector("#results canvas")
+        page.click("#programs summary")
+        page.wait_for_selector("#links a")
+        links = {link.inner_text(): link.get_attribute("href") for link in page.query_selector_all("#links a")}
+        assert links == {"API documentation": "/docs", "OpenAPI": "/openapi.json"}
+        assert [page.request.get(gateway.url + address).status for address in links.values()] == [200, 200]
+    assert headlines(page) == ["Dog > 99.9 %"]
 
 
 # ---- for everybody
@@ -703,6 +713,19 @@ def test_the_keyboard_alone_will_do(page: Any, photos: list[Path]) -> None:
     assert page.is_visible("#large")
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.className") == "frame warm"
+
+
+def test_on_a_phone_it_offers_what_a_phone_has(browser: Any, server: Serving) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    phone = context.new_page()
+    phone.goto(f"{server.url}/predictions/petclf")
+    assert phone.inner_text("#drop strong") == "Choose photos"
+    assert (phone.is_visible("#take"), phone.is_visible("#choose-folder")) == (True, False)
+    phone.locator("#thumbs button").first.tap()
+    until_answered(phone, 1)
+    assert phone.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    keep_picture(phone, "phone")
+    context.close()
 
 
 def test_a_screen_reader_hears_what_happens(page: Any) -> None:
