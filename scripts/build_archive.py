@@ -105,10 +105,12 @@ def facts(metadata: dict[str, Any]) -> str:
     """Return what the page says of the model, as JSON that cannot end the element it stands in."""
     labels = metadata.get("labels", [])
     measured = {"fp32": metadata.get("metrics", {}), "int8": metadata.get("int8", {}).get("metrics", {})}
+    origin = metadata.get("provenance", {})
     content = {
-        **{key: metadata.get(key) for key in ("version", "labels", "parameters", "image_size")},
-        "trained": metadata.get("provenance", {}).get("exported_at", "")[:10],
-        "shift": SHIFT.get(metadata.get("provenance", {}).get("training", {}).get("network"), 0),
+        **{key: metadata.get(key) for key in ("version", "labels", "parameters")},
+        "trained": origin.get("exported_at", "")[:10],
+        "commit": origin.get("git_commit", "")[:12],
+        "shift": SHIFT.get(origin.get("training", {}).get("network"), 0),
         "measured": {form: figures for form, metrics in measured.items() if (figures := page_figures(metrics))},
         "examples": [
             {key: one[key] for key in ("file", "name", "author", "licence")}

@@ -589,7 +589,7 @@ async function copy(code, copying) {
 }
 
 function describeModel() {
-  const rows = { Version: `${modelName} ${facts.version || ""}`, Labels: labels.join(", "), Trained: facts.trained, Parameters: facts.parameters && facts.parameters.toLocaleString("en") };
+  const rows = { Version: `${modelName} ${facts.version || ""}`, Labels: labels.join(", "), Trained: facts.trained, "Trained by commit": facts.commit, Parameters: facts.parameters && facts.parameters.toLocaleString("en") };
   for (const [form, { accuracy, photos, others_refused: others }] of Object.entries(facts.measured || {})) {
     if (accuracy) rows[`Test accuracy in ${form}`] = `${percent(accuracy)} of ${photos.toLocaleString("en")} held-out photos`;
     if (others) rows[`Other things noticed in ${form}`] = `${percent(others)} of photos that show none of the labels`;

@@ -39,6 +39,7 @@ def test_the_page_says_what_was_measured_of_the_model() -> None:
     metadata = read_model_file(ROOT / "pretrained" / "petclf.pt").metadata
     said = facts(metadata)
     assert (said["labels"], said["version"]) == (["cat", "dog"], metadata["version"])
+    assert said["commit"] == metadata["provenance"]["git_commit"][:12]
     assert said["measured"]["int8"]["accuracy"] == metadata["int8"]["metrics"]["test"]["accuracy"]
     assert said["measured"]["fp32"] == {
         "accuracy": metadata["metrics"]["test"]["accuracy"],
