@@ -2,6 +2,8 @@
 const MOST_BYTES = 10485760, MOST_PHOTOS = 500, TOGETHER = 2, TRIES = 4, DEAR_TRIES = 12, SHOWN = 5, FEW = 4, FINE = 12;
 const PHOTO = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])$/i;
 const FORMULA = /^[=+\-@\t\r＝＋－＠]/;  // a spreadsheet would run it
+const LIMITS = "a photo gets one answer even if it shows several, and some photos of other things get one of these labels, too.";
+const ELSEWHERE = "Save the picture and drop the file here. Whoever runs the server can list its host in PETCLF_URL_HOSTS.";
 const ADDRESS = /^(https?:\/\/|data:image\/)\S+$/i;
 
 const byId = (id) => document.getElementById(id);
@@ -293,7 +295,7 @@ function more(rows) {
 
 function showRefusal(job) {
   const { message, code, id, again } = job.error, parts = [nameOf(job), element("h3", "", "Not answered"), element("p", "error", message)];
-  if (code === "url_not_allowed") parts.push(element("p", "small", "Save the picture and drop the file here. Whoever runs the server can list its host in PETCLF_URL_HOSTS."));
+  if (code === "url_not_allowed") parts.push(element("p", "small", ELSEWHERE));
   if (again) parts.push(button("Try again", () => { wait(job); next(); }));
   if (code || id) parts.push(element("p", "small", [code, id && `request ${id}`].filter(Boolean).join(", ")));
   job.words.replaceChildren(...parts);
@@ -318,12 +320,14 @@ function announce(job) {
 const pending = () => jobs.filter(({ state }) => state !== "done");
 
 function counts() {
-  const done = jobs.filter(({ state }) => state === "done"), found = new Map();
-  const count = (what) => found.set(what, (found.get(what) || 0) + 1);
-  for (const { answer } of done) if (answer && !answer.unsure) count(answer.label);
-  const parts = [...found].sort((first, second) => second[1] - first[1]).slice(0, SHOWN);
-  const rest = [...found].length - parts.length, unsure = done.filter(({ answer }) => answer && answer.unsure).length, refused = done.filter(({ error }) => error).length;
-  return [...parts.map(([label, number]) => `${number} ${label}`), rest && `${plural(rest, "more label")}`, unsure && `${unsure} unsure`, refused && `${refused} not answered`].filter(Boolean).join(", ");
+  const answers = jobs.flatMap(({ answer }) => answer || []), sure = new Map();
+  for (const { label, unsure } of answers) if (!unsure) sure.set(label, (sure.get(label) || 0) + 1);
+  const parts = [...sure].sort((first, second) => second[1] - first[1]).map(([label, number]) => `${number} ${label}`);
+  const rest = parts.splice(SHOWN).length, unsure = answers.filter((answer) => answer.unsure).length, refused = jobs.filter(({ error }) => error).length;
+  if (rest) parts.push(plural(rest, "more label"));
+  if (unsure) parts.push(`${unsure} unsure`);
+  if (refused) parts.push(`${refused} not answered`);
+  return parts.join(", ");
 }
 
 function summarise() {
@@ -474,7 +478,8 @@ function asCsv() {
 }
 
 function asJson() {
-  return JSON.stringify(finishedJobs().map(({ name, answer, error }) => ({ photo: name, ...(answer || { error: { code: error.code, message: error.message, request_id: error.id } }) })), null, 1);
+  const refusal = ({ code, message, id }) => ({ error: { code, message, request_id: id } });
+  return JSON.stringify(finishedJobs().map(({ name, answer, error }) => ({ photo: name, ...(answer || refusal(error)) })), null, 1);
 }
 
 function save(text, type, name) {
@@ -536,7 +541,8 @@ function introduce() {
   if (!labels.length) return;  // web/page.html opened as it is
   byId("question").textContent = capital(question);
   document.title = `${modelName}: ${question}`;
-  byId("limits").textContent = `The model knows only ${few ? all.format(labels) : `its ${labels.length} labels`}: a photo gets one answer even if it shows several, and some photos of other things get one of these labels, too.`;
+  const known = few ? all.format(labels) : `its ${labels.length} labels`;
+  byId("limits").textContent = `The model knows only ${known}: ${LIMITS}`;
 }
 
 function offerExamples() {
@@ -563,8 +569,16 @@ function showSamples() {
   const samples = {
     "curl": `curl -T photo.jpg ${url}`,
     "Where it looked, as a picture": `curl -T photo.jpg -H 'Accept: image/png' -o why.png ${explain}`,
-    "Python": `import requests\n\nwith open("photo.jpg", "rb") as photo:\n    answer = requests.post("${url}", data=photo, timeout=30).json()\nprint(answer["label"], answer["confidence"], answer["unsure"])`,
-    "JavaScript": `const response = await fetch("${url}", { method: "POST", body: file });\nconst { label, confidence, unsure } = await response.json();`,
+    "Python": [
+      "import requests\n",
+      'with open("photo.jpg", "rb") as photo:',
+      `    answer = requests.post("${url}", data=photo, timeout=30).json()`,
+      'print(answer["label"], answer["confidence"], answer["unsure"])',
+    ].join("\n"),
+    "JavaScript": [
+      `const response = await fetch("${url}", { method: "POST", body: file });`,
+      "const { label, confidence, unsure } = await response.json();",
+    ].join("\n"),
   };
   byId("samples").append(...Object.entries(samples).map(([name, text]) => sample(name, text)));
 }
@@ -589,7 +603,13 @@ async function copy(code, copying) {
 }
 
 function describeModel() {
-  const rows = { Version: `${modelName} ${facts.version || ""}`, Labels: labels.join(", "), Trained: facts.trained, "Trained by commit": facts.commit, Parameters: facts.parameters && facts.parameters.toLocaleString("en") };
+  const rows = {
+    Version: `${modelName} ${facts.version || ""}`,
+    Labels: labels.join(", "),
+    Trained: facts.trained,
+    "Trained by commit": facts.commit,
+    Parameters: facts.parameters && facts.parameters.toLocaleString("en"),
+  };
   for (const [form, { accuracy, photos, others_refused: others }] of Object.entries(facts.measured || {})) {
     if (accuracy) rows[`Test accuracy in ${form}`] = `${percent(accuracy)} of ${photos.toLocaleString("en")} held-out photos`;
     if (others) rows[`Other things noticed in ${form}`] = `${percent(others)} of photos that show none of the labels`;
@@ -606,7 +626,8 @@ function describeModel() {
 
 /** The gateway has pages about the API; TorchServe's own port has only TorchServe's description of itself. */
 async function linkDocs() {
-  const gateway = !asked || await fetch(predictUrl, { headers: { Accept: "application/json" } }).then((response) => response.headers.has("Cross-Origin-Resource-Policy"), () => false);
+  const gateway = !asked || await fetch(predictUrl, { headers: { Accept: "application/json" } })
+    .then((response) => response.headers.has("Cross-Origin-Resource-Policy"), () => false);
   const links = gateway ? { "API documentation": "/docs", "OpenAPI": "/openapi.json" } : { "TorchServe's API as OpenAPI": "/api-description" };
   for (const [text, href] of Object.entries(links)) {
     const link = element("a", "", text);
