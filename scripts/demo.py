@@ -1,13 +1,17 @@
-"""Start the server, ask it about one photo, and say what to do next: what `make demo` runs. Options are those of scripts.serve."""
+"""Start the server, ask it about two photos, and say what to do next: what `make demo` runs. Options are those of scripts.serve."""
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
 import urllib.request
+import webbrowser
+from pathlib import Path
 
 from handler.model_file import Archive
+from scripts.build_archive import WEB, examples
 from scripts.serve import parse
 from serving.machine import reachable
 from serving.store import find_archives
@@ -29,16 +33,36 @@ def main() -> None:
 
 
 def show(args: argparse.Namespace, archive: Archive) -> None:
-    """Ask about the photo that lies in the archive, and print question and answer."""
+    """Ask about two photos, print questions and answers, and open the page where there is a desktop."""
     address = f"http://{reachable(args.host)}:{args.port}/predictions/{archive.name}"
-    request = urllib.request.Request(address, archive.model.photo, {"Content-Type": "image/png"})
+    for photo in photos(archive.model.metadata["labels"]):
+        print(f"\n$ curl -T {os.path.relpath(photo)} {address}")
+        print(json.dumps(ask(address, photo.read_bytes()), ensure_ascii=False))
+    opened = has_desktop() and webbrowser.open(address)
+    print(f"\nYour own photo:  curl -T your.jpg {address}")
+    print(f"In a browser:    {address}{' (opened)' if opened else ''}")
+    print("Ctrl-C ends the server.", flush=True)
+
+
+def photos(labels: list[str]) -> list[Path]:
+    """Return the first example photo of each label, two at most; a model with other labels has none."""
+    shown = {one["shows"][0]: WEB / "examples" / one["file"] for one in reversed(examples(labels)) if len(one["shows"]) == 1}
+    return [shown[label] for label in labels if label in shown][:2]
+
+
+def ask(address: str, photo: bytes) -> dict[str, object]:
+    request = urllib.request.Request(address, photo, {"Content-Type": "image/jpeg"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is for other machines
     with direct.open(request, timeout=30) as response:
-        answer = json.load(response)
-    print(f"\n$ curl -T photo.png {address}")
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
-    print("\nA program has drawn that photo, so a good model is unsure about it.")
-    print(f"Try your own: open {address} in a browser, or: curl -T your.jpg {address}\nCtrl-C ends the server.", flush=True)
+        answer: dict[str, object] = json.load(response)
+    return answer
+
+
+def has_desktop() -> bool:
+    """Tell whether someone sits before a screen here; webbrowser would start a text browser in the terminal otherwise."""
+    if not sys.stdout.isatty() or "SSH_CONNECTION" in os.environ:
+        return False
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 if __name__ == "__main__":

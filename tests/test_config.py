@@ -168,7 +168,7 @@ def test_every_file_that_repeats_a_limit_says_what_the_handler_says() -> None:
     model = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text(encoding="utf-8"))
     assert number("config.properties", r"max_request_size=(\d+)") == {str(limits.MAX_BODY)}
     assert number("deploy/gateway/nginx.conf", r"client_max_body_size (1\d+);") == {str(limits.MAX_BODY)}
-    assert number("web/page.html", r"MOST_BYTES = (\d+)") == {str(limits.MAX_BODY)}
+    assert number("web/page.js", r"MOST_BYTES = (\d+)") == {str(limits.MAX_BODY)}
     assert number("docs/api.md", r"([\d,]+) bytes per request") == {str(limits.MAX_BODY)}
     assert number("docs/gateway.md", r"\| body \| ([\d,]+) bytes") == {str(limits.MAX_BODY)}
     assert number("docs/api.md", r"([\d,]+) pixels per photo") == {str(limits.MAX_PIXELS)}

@@ -8,6 +8,7 @@ from handler.batch import Answerer
 from handler.classifier import Classifier
 from handler.lanes import Lanes
 from handler.page import load_page
+from scripts.build_archive import page
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,5 +20,6 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="session")
 def answerer(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Answerer:
-    lanes = Lanes(tmp_path_factory.mktemp("lanes"), 1)
-    return Answerer(classifier, classifier.sizes(8), load_page(ROOT / "web" / "page.html", "petclf"), frozenset(), lanes)
+    folder = tmp_path_factory.mktemp("answerer")
+    (folder / "page.html").write_bytes(page(classifier.metadata))
+    return Answerer(classifier, classifier.sizes(8), load_page(folder / "page.html", "petclf"), frozenset(), Lanes(folder, 1))
