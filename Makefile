@@ -44,7 +44,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 export RELEASE REGISTRY TAG SITE_SOURCE
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages site words
+.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages picture site words
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 PURPOSES := First steps, Train, Serve and release, Operate, Deploy, Develop
@@ -257,7 +257,10 @@ bench-peers: store ## Measure petclf beside FastAPI, Flask, LitServe, BentoML, R
 check: lint workflows words ## Lint, formatting, types, workflows and words
 	@$(BIN)/mypy
 
-pages: setup ## Write the generated pages of docs/: tools.md, configuration.md, troubleshooting.md
+picture: setup ## Take docs/page.png, the picture of the page, while make serve or make demo runs elsewhere
+	@$(BIN)/python -m tooling.picture
+
+pages: setup ## Write the generated pages of docs/ (tools, configuration, troubleshooting) and its drawings
 	@$(BIN)/python -m tooling.pages
 
 site: $(SITE)/.ready ## Build the documentation site from docs/ into build/site

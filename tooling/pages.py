@@ -1,15 +1,17 @@
-"""Write the pages of docs/ that are generated from the files that hold what they say: `make pages`."""
+"""Write the pages and drawings of docs/ that are generated from the files that hold what they say: `make pages`."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from tooling import errors_page, settings_page, tools_page
+from tooling import diagrams, errors_page, settings_page, tools_page
 
 ROOT = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
     "docs/tools.md": tools_page.page,
     "docs/configuration.md": settings_page.page,
     "docs/troubleshooting.md": errors_page.page,
+    "docs/training.svg": diagrams.training,
+    "docs/serving.svg": diagrams.serving,
 }
 
 

@@ -98,7 +98,15 @@ COMPOSE = {
     "PETCLF_PROBE_KEY": "the probe's key, where predictions need one",
     "PETCLF_STORE": "folder with archives to serve from; `make up STORE=...` sets it",
 }
-OTHERS = {"PYTHONPATH", "PYTHONHOME", "TERM", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"}  # read, but no settings of petclf's
+OTHERS = {
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "TERM",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "SSH_CONNECTION",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+}  # read, but no settings of petclf's
 IN_SHELL = re.compile(r"\$\{([A-Z][A-Z0-9_]+)(?::-([^}]*)|:[?+][^}]*)?\}")
 IN_PYTHON = re.compile(
     r'(?:environ\.get|setting|key_in)\((?:[\w.]+, )?"([A-Z][A-Z0-9_]+)"(?:, "([^"]*)")?\)(?: or "?([^")\s]+)"?)?'

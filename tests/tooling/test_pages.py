@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from handler import refusal
-from tooling import errors_page, settings_page
+from tooling import diagrams, errors_page, picture, settings_page
 from tooling.pages import PAGES
 from tooling.tools_page import as_shown
 
@@ -15,6 +16,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_up_to_date(name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8") == PAGES[name](), f"{name} is stale; `make pages` writes it"
+
+
+def test_the_picture_of_the_page_shows_the_page_as_it_is() -> None:
+    with Image.open(picture.PICTURE) as opened:
+        assert opened.info["page"] == picture.digest(), "docs/page.png is stale; `make picture` takes it again"
+
+
+def test_every_file_in_a_drawing_is_there() -> None:
+    files = [one.file for rows in (diagrams.TRAINING, diagrams.SERVING) for row in rows for one in row if one.file]
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    assert len(files) > 12
 
 
 def test_help_is_shown_without_the_place_of_the_project_and_folded_at_one_width() -> None:
