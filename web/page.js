@@ -17,6 +17,7 @@ const one = new Intl.ListFormat("en-GB", { type: "disjunction" });
 const all = new Intl.ListFormat("en-GB");
 
 const jobs = [];  // each photo, in the order in which they came
+let leftOut = 0;  // files of folders that are no photos by their names
 let running = 0, round = 0, stop = new AbortController();
 
 // ---- words
@@ -102,6 +103,7 @@ function bringIntoView(job) {
 
 function addFolder(files) {
   const photos = files.filter((file) => !file.name.startsWith(".") && (PHOTO.test(file.name) || (file.type.startsWith("image/") && file.type !== "image/svg+xml")));
+  leftOut += files.length - photos.length;
   add(photos);
   if (photos.length < files.length) tell(`${plural(files.length - photos.length, "file")} left out: not a photo by name.`);
   if (!files.length) tell("The folder is empty.");
@@ -327,6 +329,7 @@ function counts() {
   if (rest) parts.push(plural(rest, "more label"));
   if (unsure) parts.push(`${unsure} unsure`);
   if (refused) parts.push(`${refused} not answered`);
+  if (leftOut) parts.push(`${plural(leftOut, "other file")} left out`);
   return parts.join(", ");
 }
 
@@ -494,7 +497,7 @@ function clear() {
   stop.abort();
   stop = new AbortController();
   for (const { address, picture } of jobs.splice(0)) for (const one of [address, picture]) if (one) URL.revokeObjectURL(one);
-  round = 0;
+  round = leftOut = 0;
   byId("results").replaceChildren();
   byId("answers").hidden = true;
   document.body.classList.remove("asked");
