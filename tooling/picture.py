@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 1100, 800
 
 def digest() -> str:
     """Return what the page's files are now; the picture carries what they were."""
-    files = [path for path in sorted((ROOT / "web").rglob("*")) if path.is_file()]
+    files = [path for path in sorted((ROOT / "web").rglob("*")) if path.is_file() and not path.name.startswith(".")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
