@@ -127,28 +127,38 @@ function gateway.count()
   if why then counts:incr(refused(why), 1, 0) end
 end
 
--- Which of the two is asked first while there is a spare: the server, unless it says that it is not ready and the spare is.
--- A server's port opens seconds before its workers can answer, and what arrives until then would be lost
+-- Which of the two is asked first while there is a spare: the server, unless it says that it cannot answer and the spare can.
+-- A server's port opens seconds before its workers can answer, and what arrives until then would be lost. A server that is
+-- only slow to say how it is, or misses a worker, stays first: its spare may be a new image that nobody has tested yet
 local LOOK_EVERY, LOOK_FOR = 1, 500 -- seconds, milliseconds
-local KEPT = 5 -- seconds after which a look that nobody repeated says nothing any more
+local MOST_STATE = 1024 -- bytes
 
-local function is_ready(host, port)
+-- What a server says of itself (serving/health.py); "gone" if nobody listens, nothing if it does not say
+local function state_of(host, port)
   local socket = ngx.socket.tcp()
   socket:settimeout(LOOK_FOR)
-  local line = socket:connect(host, port) and socket:send("GET /ready HTTP/1.0\r\n\r\n") and socket:receive("*l")
+  local connected, why = socket:connect(host, port)
+  if not connected then return why == "connection refused" and "gone" or nil end
+  local answer, rest
+  if socket:send("GET /ready HTTP/1.0\r\n\r\n") then answer, why, rest = socket:receive(MOST_STATE) end
   socket:close()
-  return line and line:find("^HTTP/1%.[01] 200") ~= nil
+  return (answer or rest or ""):match('"state": *"(%a+)"')
 end
 
--- In one process: what it finds is for all of them
+local function can_answer(state)
+  return state == "ready" or state == "degraded"
+end
+
+-- What one process finds is for all of them, and holds until something else is known
+local function look(premature, server, spare, port)
+  if premature then return end
+  local state = state_of(server, port)
+  if state then counts:set("spare first", not can_answer(state) and can_answer(state_of(spare, port))) end
+  ngx.timer.at(LOOK_EVERY, look, server, spare, port)
+end
+
 function gateway.look_who_is_ready(server, spare, port)
-  if ngx.worker.id() ~= 0 then return end
-  local function look(premature)
-    if premature then return end
-    counts:set("spare first", not is_ready(server, port) and is_ready(spare, port), KEPT)
-  end
-  ngx.timer.at(0, look)
-  ngx.timer.every(LOOK_EVERY, look)
+  if ngx.worker.id() == 0 then ngx.timer.at(0, look, server, spare, port) end
 end
 
 function gateway.first()
