@@ -47,14 +47,10 @@ export RELEASE REGISTRY TAG SITE_SOURCE
 .PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages picture site words
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
-PURPOSES := First steps, Train, Serve and release, Operate, Deploy, Develop
-
 ##@ First steps
 
 help: ## Show this help
-	@awk -F':.*## ' '/^##@ /{purpose=substr($$0, 5)} /^[a-z_-]+:.*## /{lines[purpose]=lines[purpose] sprintf("  make %-18s %s\n", $$1, $$2)} \
-	  END{count=split(order, purposes, ", "); for (i=1; i<=count; i++) printf "%s%s:\n%s", (i > 1 ? "\n" : ""), purposes[i], lines[purposes[i]]}' \
-	  order="$(PURPOSES)" $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^##@ /{printf "%s%s:\n", gap, substr($$0, 5); gap="\n"} /^[a-z_-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make the environment (.venv); TORCH_INDEX=... takes torch from there
 
@@ -70,6 +66,40 @@ $(VENV)/.ready-bulk: requirements-bulk.txt $(VENV)/.ready
 demo: store ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
 
+##@ Train
+
+data: setup ## Read photos: make data PHOTOS=folder-or-zip
+	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
+
+doubtful: setup ## List photos whose label is likely wrong in data/report (make data does it up to 5,000 photos)
+	@$(BIN)/python -m training.doubtful
+
+train: setup ## Train, or continue a training (FRESH=1 starts anew; MINUTES=40 sets a time budget)
+	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES))
+
+fit: setup ## Choose temperature and thresholds on validation photos (OUTLIERS=other things)
+	@$(BIN)/python -m training.fit $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
+
+evaluate: fit ## Fit, then measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
+	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")
+
+export: setup ## Write build/petclf.pt, checked
+	@$(BIN)/python -m training.export
+
+register: setup ## Log model and figures to MLflow as the candidate
+	@$(BIN)/python -m training.register
+
+retrain: setup ## Train on new photos; live if good enough: make retrain PHOTOS="photos new.csv" RETRAIN=--dry-run
+	@$(BIN)/python -m scripts.retrain $(PHOTOS) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES)) $(RETRAIN)
+
+release: train evaluate export ## Train, measure, export, and put the result into pretrained/
+	@mkdir -p pretrained
+	@cp build/petclf.pt build/petclf-int8.pt reports/metrics.json pretrained/
+	@echo "pretrained/petclf.pt, petclf-int8.pt and metrics.json are in place; commit them with docs/model-card.md"
+
+mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
+	@$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
 ##@ Serve and release
 
 archive: setup ## Build model_store/petclf-VERSION.mar; MODEL=build/petclf.pt or models:/petclf@champion; REPLACE=1 overwrites
@@ -83,6 +113,9 @@ serve: store ## Serve what is live in model_store/; SERVE="--port 9080 ..." pass
 
 models: setup ## List the versions of running servers; DO="promote 2.1.0" and others: docs/operations.md
 	@$(BIN)/python -m scripts.models $(or $(DO),list)
+
+shadow: setup ## Compare a candidate with the live version: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
+	@$(BIN)/python -m scripts.shadow $(LOG) --candidate "$(CANDIDATE)" $(SHADOW)
 
 ##@ Operate
 
@@ -98,23 +131,8 @@ late-labels: setup ## Measure accuracy from later labels: make late-labels LOG=p
 drift: setup ## Detect whether the photos in a prediction log have changed, and since when: make drift LOG=predictions.jsonl
 	@$(BIN)/python -m scripts.drift $(LOG) --report build/drift
 
-##@ Serve and release
-
-shadow: setup ## Compare a candidate with the live version: make shadow LOG=predictions.jsonl CANDIDATE=2.1.0
-	@$(BIN)/python -m scripts.shadow $(LOG) --candidate "$(CANDIDATE)" $(SHADOW)
-
-##@ Operate
-
 smoke: ## Check a running server: make smoke URL=http://127.0.0.1:8080
 	@$(PYTHON) scripts/smoke_test.py $(URL) --wait 60
-
-##@ Develop
-
-kubernetes-tools: ## Fetch the tools that check deploy/k8s into build/tools: kubectl, schemas, checkov
-	@tooling/k8s-tools "$(PYTHON)"
-
-kubernetes-rules: setup ## Write deploy/k8s's PrometheusRule from deploy/prometheus
-	@$(BIN)/python tooling/k8s-rules
 
 ##@ Deploy
 
@@ -164,38 +182,13 @@ publish: ## Push build/images.tar: make publish REGISTRY=ghcr.io/owner/petclf TA
 down: ## Stop what `make up` started; data stays in its volumes
 	@docker compose --profile monitoring --profile training --profile roll down
 
-##@ Train
-
-data: setup ## Read photos: make data PHOTOS=folder-or-zip
-	@$(BIN)/python -m training.manifest $(if $(PHOTOS),"$(PHOTOS)")
-
-doubtful: setup ## List photos whose label is likely wrong in data/report (make data does it up to 5,000 photos)
-	@$(BIN)/python -m training.doubtful
-
-train: setup ## Train, or continue a training (FRESH=1 starts anew; MINUTES=40 sets a time budget)
-	@$(BIN)/python -m training.train $(if $(FRESH),--fresh) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES))
-
-fit: setup ## Choose temperature and thresholds on validation photos (OUTLIERS=other things)
-	@$(BIN)/python -m training.fit $(if $(OUTLIERS),--outliers "$(OUTLIERS)")
-
-evaluate: fit ## Fit, then measure: reports/ (OUTLIERS=other things, CAMERA=another labelled folder)
-	@$(BIN)/python -m training.evaluate $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(CAMERA),--photos "$(CAMERA)")
-
-export: setup ## Write build/petclf.pt, checked
-	@$(BIN)/python -m training.export
-
-register: setup ## Log model and figures to MLflow as the candidate
-	@$(BIN)/python -m training.register
-
-retrain: setup ## Train on new photos; live if good enough: make retrain PHOTOS="photos new.csv" RETRAIN=--dry-run
-	@$(BIN)/python -m scripts.retrain $(PHOTOS) $(if $(OUTLIERS),--outliers "$(OUTLIERS)") $(if $(MINUTES),--minutes $(MINUTES)) $(RETRAIN)
-
-release: train evaluate export ## Train, measure, export, and put the result into pretrained/
-	@mkdir -p pretrained
-	@cp build/petclf.pt build/petclf-int8.pt reports/metrics.json pretrained/
-	@echo "pretrained/petclf.pt, petclf-int8.pt and metrics.json are in place; commit them with docs/model-card.md"
-
 ##@ Develop
+
+kubernetes-tools: ## Fetch the tools that check deploy/k8s into build/tools: kubectl, schemas, checkov
+	@tooling/k8s-tools "$(PYTHON)"
+
+kubernetes-rules: setup ## Write deploy/k8s's PrometheusRule from deploy/prometheus
+	@$(BIN)/python tooling/k8s-rules
 
 release-check: ## Check that the tag RELEASE=v2.0.1 is this version and CHANGELOG.md has it: docs/deployment.md
 	@$(PYTHON) -m tooling.release check
@@ -221,13 +214,6 @@ release-tag: ## Tag those images with the version: make release-tag RELEASE=v2.0
 
 release-publish: ## Create the release on GitHub from build/release (gh)
 	@$(PYTHON) -m tooling.release publish
-
-##@ Train
-
-mlflow: setup ## Open the tracking page on http://127.0.0.1:5000
-	@$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
-
-##@ Develop
 
 test: setup ## Run every test that this machine can; what is skipped says why
 	@$(BIN)/python -m pytest

@@ -135,11 +135,8 @@ def reason(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
         nested = content.get("error", {})
         return str((nested or content)["message"]), str(nested.get("code", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return (
-            f"the server answered {response.status} {http.client.responses.get(response.status, '')}".rstrip()
-            + ", without a reason",
-            "",
-        )
+        name = http.client.responses.get(response.status, "")
+        return f"the server answered {response.status} {name}".rstrip() + ", without a reason", ""
 
 
 def root_cause(error: BaseException) -> str:
