@@ -11,10 +11,10 @@ import webbrowser
 from pathlib import Path
 
 from handler.model_file import Archive
-from scripts.build_archive import WEB, examples
 from scripts.serve import parse
 from serving.machine import reachable
 from serving.store import find_archives
+from web.build import EXAMPLES, examples
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def show(args: argparse.Namespace, archive: Archive) -> None:
 
 def photos(labels: list[str]) -> list[Path]:
     """Return the first example photo of each label, two at most; a model with other labels has none."""
-    shown = {one["shows"][0]: WEB / "examples" / one["file"] for one in reversed(examples(labels)) if len(one["shows"]) == 1}
+    shown = {one["shows"][0]: EXAMPLES / one["file"] for one in reversed(examples(labels)) if len(one["shows"]) == 1}
     return [shown[label] for label in labels if label in shown][:2]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tooling", "tests"}
+OURS = {"handler", "training", "serving", "operate", "bulk", "scripts", "benchmarks", "tooling", "web", "tests"}
 PACKAGES = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "PyYAML"}  # imported under another name than installed
 SHARED = {f"handler.{name}" for name in ("photo_input", "statistics", "golden", "model_file")}
 
@@ -48,7 +48,7 @@ def test_training_takes_only_the_reading_of_photos_from_the_handler(file: Path) 
 
 
 def test_scripts_know_files_http_and_the_supervisor() -> None:
-    assert foreign_to("scripts", {"scripts", "operate", "serving", "bulk", "handler.model_file"}) == {}
+    assert foreign_to("scripts", {"scripts", "operate", "serving", "bulk", "web", "handler.model_file"}) == {}
 
 
 def test_only_the_command_for_many_photos_knows_bulk() -> None:

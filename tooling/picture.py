@@ -14,11 +14,12 @@ from PIL.PngImagePlugin import PngInfo
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "page.png"
 WIDTH, HEIGHT = 1100, 800
+SHOWN = (".html", ".css", ".js", ".json", ".jpg")
 
 
 def digest() -> str:
     """Return what the page's files are now; the picture carries what they were."""
-    files = [path for path in sorted((ROOT / "web").rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted((ROOT / "web").rglob("*")) if path.suffix in SHOWN]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

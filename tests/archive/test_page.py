@@ -12,7 +12,7 @@ from PIL import Image
 
 from handler.model_file import read_model_file
 from handler.page import load_page
-from scripts.build_archive import examples, page
+from web.build import examples, page
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "web" / "examples"

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from handler.page import load_page
-from scripts.build_archive import page as build_page
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import ROOT, Serving
 from tests.e2e.nginx import HOW_TO_GET_NGINX, NGINX, running
+from web.build import page as build_page
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from handler.batch import Answerer
 from handler.classifier import Classifier
 from handler.lanes import Lanes
 from handler.page import load_page
-from scripts.build_archive import page
+from web.build import page
 
 ROOT = Path(__file__).parents[2]
 
