@@ -3,7 +3,7 @@ const MOST_BYTES = 10485760, MOST_PHOTOS = 500, TOGETHER = 2, TRIES = 4, DEAR_TR
 const PHOTO = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])$/i;
 const FORMULA = /^[=+\-@\t\r＝＋－＠]/;  // a spreadsheet would run it
 const LIMITS = "a photo gets one answer even if it shows several, and some photos of other things get one of these labels, too.";
-const ELSEWHERE = "Save the picture and drop the file here. Whoever runs the server can list its host in PETCLF_URL_HOSTS.";
+const ELSEWHERE = "Save the picture and drop the file here. Or ask the operator to list its host in PETCLF_URL_HOSTS.";
 const ADDRESS = /^(https?:\/\/|data:image\/)\S+$/i;
 
 const byId = (id) => document.getElementById(id);
@@ -473,10 +473,10 @@ function cell(value) {
 /** The columns are those of scripts/predict.py --csv. */
 function asCsv() {
   const done = finishedJobs(), names = [...new Set(done.flatMap(({ answer }) => (answer ? Object.keys(answer.probabilities) : [])))];
-  const head = ["photo", "label", "confidence", ...names.map((name) => `probability_${name}`), "unsure_because", "version", "error"];
+  const head = ["photo", "label", "confidence", ...names.map((name) => `probability_${name}`), "unsure_because", "version", "error", "code"];
   const row = ({ name, answer, error }) => (answer
-    ? [name, answer.label, answer.confidence, ...names.map((label) => answer.probabilities[label]), answer.unsure_because, answer.model.version, ""]
-    : [name, "", "", ...names.map(() => ""), "", "", error.message]);
+    ? [name, answer.label, answer.confidence, ...names.map((label) => answer.probabilities[label]), answer.unsure_because, answer.model.version, "", ""]
+    : [name, "", "", ...names.map(() => ""), "", "", error.message, error.code]);
   return "\ufeff" + [head, ...done.map(row)].map((cells) => cells.map(cell).join(",") + "\r\n").join("");  // the mark tells Excel that it is UTF-8
 }
 

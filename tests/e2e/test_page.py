@@ -548,12 +548,21 @@ def test_a_list_can_be_taken_away_as_csv_in_which_no_name_is_a_formula(mixed: An
     assert download.value.suggested_filename == "petclf.csv"
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
     assert list(csv.reader(io.StringIO(text))) == [
-        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error"],
-        ["'=1+1.jpg", "cat", "0.97", "0.97", "0.03", "", "1.0.0", ""],
-        ["'@sum, of.jpg", "dog", "0.55", "0.45", "0.55", "close_call", "1.0.0", ""],
-        ['no "photo".jpg', "", "", "", "", "", "", "Not a readable image"],
-        ["plain.jpg", "dog", "0.999", "0.001", "0.999", "", "1.0.0", ""],
+        ["photo", "label", "confidence", "probability_cat", "probability_dog", "unsure_because", "version", "error", "code"],
+        ["'=1+1.jpg", "cat", "0.97", "0.97", "0.03", "", "1.0.0", "", ""],
+        ["'@sum, of.jpg", "dog", "0.55", "0.45", "0.55", "close_call", "1.0.0", "", ""],
+        ['no "photo".jpg', "", "", "", "", "", "", "Not a readable image", "not_an_image"],
+        ["plain.jpg", "dog", "0.999", "0.001", "0.999", "", "1.0.0", "", ""],
     ]
+
+
+def test_the_columns_are_those_of_predict(mixed: Any, server: Serving, photos: list[Path]) -> None:
+    command = [sys.executable, "scripts/predict.py", "--csv", "--server", server.url, str(photos[0])]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    with mixed.expect_download() as download:
+        mixed.click("#csv")
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    assert text.splitlines()[0] == told.splitlines()[0]
 
 
 def test_a_list_can_be_taken_away_as_json(mixed: Any) -> None:
