@@ -102,6 +102,7 @@ class EvaluateConfig:
     refuse: float
     wrong_when_sure: float
     promise_confidence: float
+    int8_loss: float
     scorecard_photos: int
     baselines: bool
 
@@ -109,6 +110,7 @@ class EvaluateConfig:
         require(0 < self.refuse < 0.5, "evaluate.refuse must be from 0 to 0.5")
         require(0 < self.wrong_when_sure < 0.5, "evaluate.wrong_when_sure must be from 0 to 0.5")
         require(0.5 <= self.promise_confidence < 1, "evaluate.promise_confidence must be from 0.5 to below 1")
+        require(0 <= self.int8_loss < 1, "evaluate.int8_loss must be from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from training.measures import Array
 from training.memory import keep_memory
 from training.network import Network, load_weights
 from training.paths import CALIBRATION, MANIFEST, WEIGHTS
-from training.quantise import EXAMPLES, LOSS, quantise
+from training.quantise import EXAMPLES, quantise
 from training.seen import Seen, look, read_all, statistics
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -137,8 +137,10 @@ def fit_int8(
         print(f"this network cannot be had in int8, and will be released in fp32 only: {type(error).__name__}: {error}")
         return None, None
     loss = accuracy(validation) - accuracy(int8)
-    if loss > LOSS:
-        print(f"in int8 it loses {loss:.2%} of validation accuracy (limit {LOSS:.2%}), and will be released in fp32 only")
+    if loss > config.int8_loss:
+        print(
+            f"in int8 it loses {loss:.2%} of validation accuracy (limit {config.int8_loss:.2%}, evaluate.int8_loss), and will be released in fp32 only"
+        )
         return None, None
     return fitted, script
 

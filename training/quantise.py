@@ -13,7 +13,6 @@ from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QCon
 from training.network import Network, SqueezeExcitation, hear_the_warning
 
 EXAMPLES = 512  # photos that show how large the numbers between the layers get
-LOSS = 0.001  # of validation accuracy; a network that loses more is released in fp32 only
 
 
 class Maps(nn.Module):

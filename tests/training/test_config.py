@@ -36,6 +36,7 @@ def test_the_projects_own_params_are_valid() -> None:
         ("data", "doubtful_up_to", -1, "data.doubtful_up_to must be at least 0"),
         ("evaluate", "refuse", 0.9, "evaluate.refuse must be from 0 to 0.5"),
         ("evaluate", "wrong_when_sure", 0.0, "evaluate.wrong_when_sure must be from 0 to 0.5"),
+        ("evaluate", "int8_loss", 1.0, "evaluate.int8_loss must be from 0 to below 1"),
         ("evaluate", "promise_confidence", 1.0, "evaluate.promise_confidence must be from 0.5 to below 1"),
     ],
 )
