@@ -240,8 +240,9 @@ def other_photos(place: Place) -> AbstractContextManager[None]:
 def log_on_full_disk(place: Place) -> Iterator[None]:
     """Let the prediction log be a device that is always full."""
     log = prediction_log(place.server.folder)
-    log.unlink()
-    log.symlink_to("/dev/full")
+    full = log.with_name("full")
+    full.symlink_to("/dev/full")
+    full.replace(log)  # at once: the server makes a log where none is
     yield
     log.unlink()
 

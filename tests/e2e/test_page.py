@@ -663,7 +663,7 @@ def test_its_lines_for_programs_work_as_they_stand(page: Any, tmp_path: Path) ->
 def test_a_line_can_be_copied(page: Any) -> None:
     line = samples(page)["curl"]
     page.locator(".sample button").first.click()
-    assert page.locator(".sample button").first.inner_text() == "Copied"
+    page.locator(".sample button", has_text="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == line
 
 

