@@ -44,7 +44,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 export RELEASE REGISTRY TAG SITE_SOURCE
 
 .DEFAULT_GOAL := help
-.PHONY: help store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages picture site words
+.PHONY: help tour store setup-bulk score-many attack bench bench-peers setup demo archive serve models score late-labels drift shadow retrain smoke coverage coverage-units image image-from-archive image-file image-mlflow roll publish up up-built down logs data doubtful train fit evaluate export register release mlflow test fuzz check lint format lock clean kubernetes-tools kubernetes-rules deploy release-check release-notes release-images release-files sbom checksums release-tag release-publish workflows pages picture site words
 .NOTPARALLEL: # release is its steps in order, also under make -j
 
 ##@ First steps
@@ -65,6 +65,9 @@ $(VENV)/.ready-bulk: requirements-bulk.txt $(VENV)/.ready
 
 demo: store ## Clone to answer: serve, predict one photo, say where the page is; Ctrl-C ends it
 	@$(BIN)/python -m scripts.demo $(SERVE)
+
+tour: setup ## A model's whole life in five minutes: train, serve, shadow, promote, find drift, roll back
+	@$(BIN)/python -m scripts.tour
 
 ##@ Train
 

@@ -99,7 +99,8 @@ def summary(found: Figures, stored: Stored, replicas: Sequence[Replica]) -> dict
         "p50": found.milliseconds.p50 if found.milliseconds else None,
         "p95": found.milliseconds.p95 if found.milliseconds else None,
         "p99": found.milliseconds.p99 if found.milliseconds else None,
-        "memory_mb": round(sum(memory) / 1e6, 1),
+        # TorchServe says 0 of a worker that it has not looked at yet
+        "memory_mb": round(sum(memory) / 1e6, 1) if memory and all(memory) else None,
     }
 
 

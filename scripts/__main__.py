@@ -12,6 +12,7 @@ from pathlib import Path
 TOOLS = {
     "First steps": {
         "demo": "start the server, ask it about photos, say what to do next",
+        "tour": "a model's whole life in minutes: train, serve, shadow, promote, drift, roll back",
         "predict": "classify photos or folders: table, CSV or JSON, heat maps",
     },
     "Train": {

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import types
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,14 @@ def stored(version: str, digest: str) -> Stored:
 def compared(outcomes: list[tuple[str, str, str]], **wrong: str) -> dict[str, Any]:
     found = compare(pairs(outcomes), stored("2.0.0", "l"), stored("2.1.0", wrong.get("candidate", "c")), [])
     return {**found, "time": NOW.isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("bytes_of_workers", "told"), [([400_000_000, 100_000_000], 500.0), ([400_000_000, 0], None), ([], None)]
+)
+def test_memory_that_torchserve_has_not_looked_at_is_unknown(bytes_of_workers: list[int], told: float | None) -> None:
+    replicas = [types.SimpleNamespace(memory=lambda *_, size=size: size) for size in bytes_of_workers]
+    assert compare([], stored("2.0.0", "l"), stored("2.1.0", "c"), replicas)["candidate"]["memory_mb"] == told
 
 
 def test_equal_answers_about_enough_photos_pass() -> None:
