@@ -15,7 +15,7 @@ from training.config import load_params
 ROOT = Path(__file__).parents[1]
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 DOCS = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
-WITH_FIGURES = ["README.md", "docs/model-card.md"]
+WITH_FIGURES = ["README.md", "docs/model-card.md", "docs/report.md"]
 # they tell and keep, and change no result
 PLUMBING = {
     f"training/{name}.py" for name in ("config", "errors", "files", "memory", "paths", "processes", "provenance", "tracking")
@@ -41,6 +41,18 @@ def test_every_make_command_in_the_docs_exists(path: Path) -> None:
 def test_every_link_into_the_project_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_link_to_a_heading_finds_it(path: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#\s]*)#([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    assert [(name, anchor) for name, anchor in links if anchor not in anchors(path.parent / name if name else path)] == []
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_make_help_lists_every_target() -> None:
@@ -112,6 +124,28 @@ def test_the_figures_are_those_that_were_measured(name: str) -> None:
     assert len(shown) == read(name).count("<!--")
     assert len(shown) >= 4
     assert [(figure, key) for figure, key in shown if figure != written(key, metrics)] == []
+
+
+def recorded() -> list[tuple[str, str, str]]:
+    """Return what, figures and record of the rows that name their record, and of README's table, which names it above."""
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| \[[^]]*\]\(\.\./(benchmarks/\S+?)\) \|$", read("docs/report.md"), re.MULTILINE)
+    [(name, table)] = re.findall(
+        r"\(\[record\]\((benchmarks/\S+?)\).*?\n\n(.*?)\n\n", read("README.md").partition("## How fast")[2], re.DOTALL
+    )
+    return rows + [(line.split("|")[1].strip(), " ".join(line.split("|")[2:]), name) for line in table.splitlines()[2:]]
+
+
+@pytest.mark.parametrize(("what", "figures", "record"), recorded())
+def test_a_figure_stands_in_its_record(what: str, figures: str, record: str) -> None:
+    wanted = re.findall(r"\d[\d,.]*%?", figures)
+    assert wanted, what
+    assert [figure for figure in wanted if not re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", read(record))] == []
+
+
+def test_the_report_names_a_record_for_each_figure_that_is_none_of_the_models() -> None:
+    rows = re.findall(r"^\| (?!what|---)(.*) \|$", read("docs/report.md"), re.MULTILINE)
+    assert len(rows) >= 25
+    assert [row for row in rows if not re.search(r"<!-- .* -->$|\]\(\.\./benchmarks/\S+\)$", row)] == []
 
 
 def written(key: str, metrics: dict[str, Any]) -> str:
