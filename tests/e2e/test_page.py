@@ -18,6 +18,7 @@ from PIL import Image
 
 from handler.page import load_page
 from tests.drawing import draw_photo, encoded
+from tests.e2e import screens
 from tests.e2e.conftest import ROOT, Serving
 from tests.e2e.nginx import HOW_TO_GET_NGINX, NGINX, running
 from web.build import page as build_page
@@ -801,3 +802,21 @@ def test_it_fits_every_screen(page: Any, tmp_path: Path, scheme: str, width: int
         "[...document.querySelectorAll('button, h1, h2, h3, dt, dd, .error')].filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 1).map((one) => one.outerHTML)"
     )
     assert cut == []
+
+
+@pytest.mark.skipif(
+    screens.font() != screens.FONT, reason=f"the kept screens are in {screens.FONT}; the font here is {screens.font()}"
+)
+@pytest.mark.parametrize("width", [320, 768, 1440, 3840])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_looks_as_it_did_when_somebody_last_looked(page: Any, tmp_path: Path, scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 2160 if width > 3000 else 900})
+    page.wait_for_load_state("networkidle")
+    before = screens.changed(f"{width}-{scheme}-before", screens.screen(page), tmp_path)
+    choose(page, *sorted(EXAMPLES.glob("*.jpg")))
+    until_answered(page, 6)
+    toggle(page)
+    page.wait_for_selector("#results canvas")
+    after = screens.changed(f"{width}-{scheme}-after", screens.screen(page), tmp_path)
+    assert (before < 0.03, after < 0.03) == (True, True), f"{before:.3f} and {after:.3f} of the screens in {tmp_path} changed"
