@@ -148,6 +148,42 @@ def test_the_report_names_a_record_for_each_figure_that_is_none_of_the_models() 
     assert [row for row in rows if not re.search(r"<!-- .* -->$|\]\(\.\./benchmarks/\S+\)$", row)] == []
 
 
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.?\d*")
+NOT_IN_A_RECORD = {  # in a table beside a record, and not from it: settings, and what follows from two of its figures
+    ("kubernetes.md", "384"), ("kubernetes.md", "22"), ("kubernetes.md", "1,000"), ("scaling.md", "9.6"), ("scaling.md", "92"),
+    ("scaling.md", "0.005"),
+}  # fmt: skip
+
+
+def sections_with_records() -> list[tuple[str, str, str]]:
+    """Return page, heading and text of each section that links records."""
+    pages = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in ("experiments.md", "report.md")]
+    parts = [
+        (path.name, part)
+        for path in pages
+        for part in re.split(r"^(?=## )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+    return [(name, part.splitlines()[0], part) for name, part in parts if "](../benchmarks/results/" in part and "\n| " in part]
+
+
+@pytest.mark.parametrize(("name", "heading", "text"), sections_with_records(), ids=lambda value: value[:30].strip("# "))
+def test_the_figures_of_a_table_stand_in_the_records_beside_it_but_for_rounding(name: str, heading: str, text: str) -> None:
+    records = " ".join(read(record) for record in set(re.findall(r"\]\(\.\./(benchmarks/\S+?\.md)\)", text)))
+    known = [as_number(figure) for figure in NUMBER.findall(records)]
+    rows = [re.sub(r"`[^`]*`", "", line) for line in text.splitlines() if line.startswith("| ") and "<!--" not in line]
+    shown = [figure.rstrip(",.") for row in rows for cell in row.strip("|").split("|")[1:] for figure in NUMBER.findall(cell)]
+    wrong = [figure for figure in shown if not any(rounds_to(value, figure) for value in known)]
+    assert [figure for figure in wrong if (name, figure) not in NOT_IN_A_RECORD] == [], heading
+
+
+def as_number(figure: str) -> float:
+    return float(figure.replace(",", ""))
+
+
+def rounds_to(value: float, figure: str) -> bool:
+    return abs(value - as_number(figure)) <= 0.5 * 10 ** -len(figure.partition(".")[2]) + 1e-9
+
+
 def written(key: str, metrics: dict[str, Any]) -> str:
     value: Any = metrics
     for part in key.split("."):
