@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,12 +30,13 @@ class ModelFile:
 
     def knows(self, probabilities: list[float]) -> bool:
         """Tell whether this is the known photo's answer by any form of the model, on any machine."""
-        furthest = max(TOLERANCE.values())
-        return any(
-            len(known) == len(probabilities)
-            and all(abs(one - other) <= furthest for one, other in zip(known, probabilities, strict=True))
-            for known in self.answers
-        )
+        return any(are_alike(known, probabilities) for known in self.answers)
+
+
+def are_alike(known: Collection[float], given: Collection[float]) -> bool:
+    """Tell whether both may be the same model's probabilities for one photo: each form, machine and size of batch rounds otherwise."""
+    furthest = max(TOLERANCE.values())
+    return len(known) == len(given) and all(abs(one - other) <= furthest for one, other in zip(known, given, strict=True))
 
 
 @dataclass(frozen=True)
