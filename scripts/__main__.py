@@ -1,4 +1,4 @@
-"""The front door to every tool: python -m scripts TOOL [options], or .venv/bin/petclf TOOL [options].
+"""The front door to every tool: .venv/bin/petclf TOOL [options], or python -m scripts TOOL [options].
 
 TOOL --help explains one tool. `make help` lists the make targets, which give the tools their usual options.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 TOOLS = {
     "First steps": {
         "demo": "start the server, ask it about photos, say what to do next",
-        "tour": "a model's whole life in minutes: train, serve, shadow, promote, drift, roll back",
+        "tour": "a model's whole life in five minutes, with drawn photos",
         "predict": "classify photos or folders: table, CSV or JSON, heat maps",
     },
     "Train": {
@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def overview() -> str:
     """Return every tool by purpose, a line each."""
-    parts = ["usage: python -m scripts TOOL [options]    (TOOL --help explains one)"]
+    parts = ["usage: petclf TOOL [options]    (TOOL --help explains one)"]
     for purpose, tools in TOOLS.items():
         parts.append("\n".join([f"{purpose}:", *(f"  {name:<14} {line}" for name, line in tools.items())]))
     return "\n\n".join(parts)
@@ -62,7 +62,7 @@ def unknown(name: str) -> str:
     """Return what to say of a name that no tool has."""
     names = [tool for tools in TOOLS.values() for tool in tools]
     near = difflib.get_close_matches(name, names, n=1) or [tool for tool in names if name and name in tool]
-    return f"error: no tool is called {name}; " + (f"did you mean {near[0]}?" if near else "python -m scripts lists them all")
+    return f"error: no tool is called {name}; " + (f"did you mean {near[0]}?" if near else "petclf --help lists them all")
 
 
 def main() -> None:

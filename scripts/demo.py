@@ -40,6 +40,7 @@ def show(args: argparse.Namespace, archive: Archive) -> None:
         print(json.dumps(ask(address, photo.read_bytes()), ensure_ascii=False))
     opened = has_desktop() and webbrowser.open(address)
     print(f"\nYour own photo:  curl -T your.jpg {address}")
+    print(f"A whole folder:  .venv/bin/petclf predict your-folder/ --server http://{reachable(args.host)}:{args.port}")
     print(f"In a browser:    {address}{' (opened)' if opened else ''}")
     print("Ctrl-C ends the server.", flush=True)
 

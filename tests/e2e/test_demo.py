@@ -32,7 +32,11 @@ def test_the_demo_asks_about_a_real_cat_and_a_real_dog_and_says_how_to_go_on(tmp
     answers = [json.loads(line) for line in said if line.startswith("{")]
     assert asked == [f"$ curl -T web/examples/{label}.jpg {address}\n" for label in ("cat", "dog")]
     assert [(answer["label"], answer["unsure"]) for answer in answers] == [("cat", False), ("dog", False)]
-    assert said[-2:] == [f"Your own photo:  curl -T your.jpg {address}\n", f"In a browser:    {address}\n"]
+    assert said[-3:] == [
+        f"Your own photo:  curl -T your.jpg {address}\n",
+        f"A whole folder:  .venv/bin/petclf predict your-folder/ --server http://127.0.0.1:{ports['port']}\n",
+        f"In a browser:    {address}\n",
+    ]
     assert status == 0
 
 

@@ -62,8 +62,8 @@ def test_a_step_of_the_training_is_a_tool_too(tmp_path: Path) -> None:
         ("predcit", "no tool is called predcit; did you mean predict?"),
         ("late-lables", "no tool is called late_lables; did you mean late_labels?"),
         ("archive", "no tool is called archive; did you mean build_archive?"),
-        ("__main__", "no tool is called __main__; python -m scripts lists them all"),
-        ("xyz", "no tool is called xyz; python -m scripts lists them all"),
+        ("__main__", "no tool is called __main__; petclf --help lists them all"),
+        ("xyz", "no tool is called xyz; petclf --help lists them all"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, told: str) -> None:
