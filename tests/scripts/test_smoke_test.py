@@ -27,7 +27,7 @@ def test_a_form_may_be_rounded_otherwise_than_its_photo_alone(monkeypatch: pytes
 
 def test_a_form_that_is_read_as_another_photo_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     target = target_that_says(monkeypatch, answer(0.9), answer(0.4))
-    with pytest.raises(SmokeError, match=rf"a form of \d+ bytes is answered .*0.9.*, its photo alone .*0.4"):
+    with pytest.raises(SmokeError, match=r"a form of \d+ bytes is answered .*0.9.*, its photo alone .*0.4"):
         smoke_test.form(target)
 
 
