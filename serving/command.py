@@ -13,6 +13,7 @@ JVM = [
     "-Xms64m", "-Xmx512m",  # a hundred requests that wait; the gateway lets few large ones in at a time
     "-Xmn48m", "-XX:SurvivorRatio=2",  # photos that wait find room among the young; the old are not cleared before the heap has grown
     "-XX:MaxDirectMemorySize=1g",  # a batch of eight at 10 MB each is copied into one buffer; without room a worker waits in vain
+    "-Dio.netty.allocator.type=unpooled",  # TorchServe loses the buffers of a form that it cannot read; a pool would never get them back
     "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",  # no second thread pool, no files in /tmp
     "-XX:+ExitOnOutOfMemoryError",
     "--enable-native-access=ALL-UNNAMED",

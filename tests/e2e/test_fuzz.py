@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.fuzz import KINDS, attack, describe_memory, inputs, workers
+from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import Serving
 
 pytestmark = pytest.mark.e2e
@@ -23,6 +24,15 @@ def test_hostile_inputs_are_refused_and_no_worker_dies(server: Serving) -> None:
         "503",
     }  # 500: see judge(); 503: what is dear gives way
     assert workers(server.management_port) == pids
+
+
+def test_large_forms_that_torchserve_cannot_read_take_no_memory_from_others(server: Serving) -> None:
+    """TorchServe does not release their buffers: 1.4 GB of them, where 1 GB is the limit."""
+    head = b'--b\r\nContent-Disposition: form-data; name=""\r\n\r\n'
+    form = head + bytes(9_000_000) + b"\r\n--b--\r\n"
+    statuses = [server.predict(form, Content_Type="multipart/form-data; boundary=b").status_code for _ in range(160)]
+    photo = encoded(draw_photo("cat", 1)) + bytes(9_000_000)
+    assert (set(statuses), server.predict(photo).status_code) == ({500}, 200)
 
 
 def test_they_are_the_same_every_time_and_of_every_kind() -> None:
