@@ -12,7 +12,7 @@ from pathlib import Path
 
 from handler.model_file import Archive
 from scripts.serve import parse
-from serving.machine import reachable
+from serving.machine import open_here, reachable
 from serving.store import find_archives
 from web.build import EXAMPLES, examples
 
@@ -53,8 +53,7 @@ def photos(labels: list[str]) -> list[Path]:
 
 def ask(address: str, photo: bytes) -> dict[str, object]:
     request = urllib.request.Request(address, photo, {"Content-Type": "image/jpeg"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is for other machines
-    with direct.open(request, timeout=30) as response:
+    with open_here(request, 30) as response:
         answer: dict[str, object] = json.load(response)
     return answer
 

@@ -16,7 +16,7 @@ import textwrap
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +27,13 @@ import yaml
 from PIL import Image, ImageDraw, ImageEnhance
 
 from operate.gate import FILE as GATE
-from serving.machine import free_port
-from serving.say import ServeError
+from serving.machine import free_port, open_here
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("moon", "sun")
 PORTS = ("port", "management-port", "metrics-port", "ready-port")
 LOG = "predictions.jsonl"
+MARK = ".tour"  # a folder with it may be emptied
 WIDTH = 100
 
 
@@ -52,8 +52,7 @@ class Tour:
         self.servers = ("--server", f"{management},http://127.0.0.1:{self.ports['port']}", "--store", "model_store")
 
     def run(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.clear()
         self.first_version()
         with self.server():
             self.first_answer()
@@ -63,6 +62,14 @@ class Tour:
             self.drift()
             self.roll_back()
         self.end()
+
+    def clear(self) -> None:
+        """Begin with an empty folder; only what a tour has made is removed."""
+        if self.folder.exists() and not (self.folder / MARK).is_file() and any(self.folder.iterdir()):
+            raise TourError(f"{self.folder} holds files that are none of a tour's; name another --folder")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        (self.folder / MARK).touch()
 
     # --- the chapters
 
@@ -82,9 +89,10 @@ class Tour:
 
     def first_answer(self) -> None:
         tell("Ask", "Any client that can send a file can ask. The answer says how sure the model is, and which version answered.")
-        (self.folder / "photo.jpg").write_bytes(self.draw("sun"))
-        show("curl", "-T", "photo.jpg", self.address)
-        print(json.dumps(self.ask(self.folder / "photo.jpg")))
+        photo = self.draw("sun")
+        (self.folder / "photo.jpg").write_bytes(photo)
+        show(f"curl -T photo.jpg {self.address}")
+        print(json.dumps(self.ask(photo)))
 
     def second_version(self) -> None:
         tell(
@@ -139,7 +147,7 @@ class Tour:
 
     def petclf(self, *words: str, ends: tuple[int, ...] = (0,)) -> None:
         """Run a tool in the folder, as one would type it, and show what it says."""
-        show("petclf", *words)
+        show(shlex.join(["petclf", *words]))
         code = subprocess.run([sys.executable, ROOT / "scripts", *words], cwd=self.folder, check=False).returncode
         if code not in ends:
             raise TourError(
@@ -164,30 +172,26 @@ class Tour:
         tell("Serve", "TorchServe answers on one port, is managed on another, and gives Prometheus its metrics on a third.")
         options = [word for name, port in self.ports.items() for word in (f"--{name}", str(port))]
         words = ["serve", "--model-store", "model_store", "--workers", "1", *options]
-        show("petclf", *words, "> serve.log &")
+        show(f"{shlex.join(['petclf', *words])} > serve.log &")
         log = self.folder / "serve.log"
         with log.open("w") as output:
-            environment = {**os.environ, "PETCLF_PREDICTION_LOG": str(self.folder / LOG)}
             process = subprocess.Popen(
-                [sys.executable, ROOT / "scripts", *words], cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True
-            )
-            assert process.stdout is not None
-            passed_on = copied(process.stdout, output)
-            with ThreadPoolExecutor(1) as reader:
-                try:
-                    if not any('"ready in ' in line for line in passed_on):
-                        raise TourError(f"the server did not start; {log} says why")
-                    reader.submit(lambda: [None for _ in passed_on])
-                    yield
-                finally:
-                    process.terminate()
-                    process.wait()
+                [sys.executable, ROOT / "scripts", *words], cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
+                env={**os.environ, "PETCLF_PREDICTION_LOG": str(self.folder / LOG)},
+            )  # fmt: skip
+        try:
+            while '"ready in ' not in log.read_text(encoding="utf-8"):
+                if process.poll() is not None:  # it ends by itself when it does not become ready
+                    raise TourError(f"the server did not start; {log} says why")
+                time.sleep(0.2)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
 
-    def ask(self, photo: Path | bytes, version: str = "", request_id: str = "") -> Any:
-        data = photo if isinstance(photo, bytes) else photo.read_bytes()
+    def ask(self, photo: bytes, version: str = "", request_id: str = "") -> Any:
         headers = {"Content-Type": "image/jpeg", "X-Request-Id": request_id or str(uuid.uuid4())}
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is for other machines
-        with direct.open(urllib.request.Request(self.address + version, data, headers), timeout=60) as response:
+        with open_here(urllib.request.Request(self.address + version, photo, headers), 60) as response:
             return json.load(response)
 
     def send(self, count: int, light: float = 1.0, versions: tuple[str, ...] = ("",)) -> None:
@@ -245,28 +249,27 @@ def in_turn(count: int) -> list[str]:
     return [LABELS[index % len(LABELS)] for index in range(count)]
 
 
-def copied(lines: Iterable[str], output: Any) -> Iterator[str]:
-    for line in lines:
-        output.write(line)
-        yield line
-
-
 def tell(title: str, text: str) -> None:
     print(f"\n=== {title}\n" + textwrap.fill(text, WIDTH), flush=True)
 
 
-def show(*words: str) -> None:
-    print(f"\n$ {shlex.join(words[:-1])} {words[-1]}" if words[-1].startswith(">") else f"\n$ {shlex.join(words)}", flush=True)
+def show(command: str) -> None:
+    print(f"\n$ {command}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("build/tour"), help="folder for all that is made; emptied first")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/tour"),
+        help="folder for all that is made; what an earlier tour left there is removed",
+    )
     parser.add_argument("--photos", type=int, default=240, help="photos that both versions are compared on; the gate wants 200")
     args = parser.parse_args(argv)
     try:
         Tour(args.folder.resolve(), args.photos).run()
-    except (TourError, ServeError, OSError) as error:
+    except (TourError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

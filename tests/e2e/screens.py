@@ -26,6 +26,9 @@ def font() -> str:
     return subprocess.run(["fc-match", "-f", "%{family}", "system-ui"], capture_output=True, text=True, check=False).stdout
 
 
+HERE = font()
+
+
 def screen(page: Any) -> Image.Image:
     """Return what is on the screen, small."""
     page.evaluate("scrollTo(0, 0)")

@@ -805,7 +805,7 @@ def test_it_fits_every_screen(page: Any, tmp_path: Path, scheme: str, width: int
 
 
 @pytest.mark.skipif(
-    screens.font() != screens.FONT, reason=f"the kept screens are in {screens.FONT}; the font here is {screens.font()}"
+    screens.HERE != screens.FONT, reason=f"the kept screens are in {screens.FONT}; the font here is {screens.HERE}"
 )
 @pytest.mark.parametrize("width", [320, 768, 1440, 3840])
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -49,3 +49,18 @@ def test_a_step_that_fails_ends_the_tour_with_its_own_words(tmp_path: Path, capf
     with pytest.raises(TourError, match=r"`petclf manifest` ended with exit code 2, for the reason above; all files are in "):
         Tour(tmp_path, 200).petclf("manifest", "nowhere", "--params", str(ROOT / "params.yaml"))
     assert "error: no photos at nowhere" in capfd.readouterr().err
+
+
+def test_a_folder_that_no_tour_has_made_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(TourError, match="holds files that are none of a tour's; name another --folder"):
+        Tour(tmp_path, 200).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_what_an_earlier_tour_left_is_removed(tmp_path: Path) -> None:
+    tour = Tour(tmp_path / "tour", 200)
+    tour.clear()
+    (tour.folder / "params.yaml").write_text("of the tour before")
+    tour.clear()
+    assert [path.name for path in tour.folder.iterdir()] == [".tour"]
