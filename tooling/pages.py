@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tooling import diagrams, errors_page, settings_page, tools_page
+from tooling import completion, diagrams, errors_page, settings_page, tools_page
 
 ROOT = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
     "docs/tools.md": tools_page.page,
+    "scripts/completion.bash": completion.script,  # from the page before
     "docs/configuration.md": settings_page.page,
     "docs/troubleshooting.md": errors_page.page,
     "docs/training.svg": diagrams.training,

@@ -27,7 +27,8 @@ HEAD = """\
 # Tools
 
 Every tool of petclf, with its `--help`. `.venv/bin/petclf TOOL` runs one; so does `.venv/bin/python -m scripts TOOL` in the project's folder.
-`make help` lists the make targets, which give the tools their usual options.
+`make help` lists the make targets, which give the tools their usual options. `source scripts/completion.bash` lets bash complete tools and
+options.
 """
 
 
