@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make a key for the gateway: make_key.py FILE NAME. The secret is shown once; FILE keeps only its salted hash.
 
-The gateway reads the file at every request, so no restart is needed. To revoke a key, delete its line.
+The gateway reads the file at every request: a new key works at once, and so does deleting its line to revoke it. But a
+predictions.htpasswd that did not exist when the gateway started closes port 8080 at its next start only.
 """
 
 import argparse
@@ -36,12 +37,18 @@ def main() -> None:
     args = parser.parse_args()
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", args.name):
         sys.exit(f"error: {args.name!r} is no name for a key; use letters, digits, dots, hyphens")
+    first = args.file.name == "predictions.htpasswd" and not args.file.exists()
     try:
         secret = add(args.file, args.name)
     except OSError as error:
         sys.exit(f"error: cannot write {args.file}: {error.strerror}")
     print(f"{args.name}:{secret}")
     print(f"shown once; use it with curl -u {args.name}:... , or as PETCLF_API_KEY for scripts/predict.py", file=sys.stderr)
+    if first:
+        told = (
+            "it is the first key for predictions: anybody may ask until the gateway starts again (docker compose restart gateway)"
+        )
+        print(told, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,14 @@ def test_a_new_key_takes_the_place_of_the_old_one_and_leaves_the_others(tmp_path
     assert (file.stat().st_mode & 0o777, sorted(tmp_path.iterdir())) == (0o644, [file])
 
 
+def test_with_the_first_key_for_predictions_it_is_said_that_the_gateway_must_start_again(tmp_path: Path) -> None:
+    told = [
+        "restart gateway" in run("make_key", f"secrets/{file}.htpasswd", "shelter", cwd=tmp_path).stderr
+        for file in ("management", "predictions", "predictions")
+    ]
+    assert told == [False, True, False]
+
+
 @pytest.mark.parametrize("name", ["a:b", "two words", "", "a" * 65, "line\nbreak"])
 def test_a_name_that_would_break_the_file_is_refused(tmp_path: Path, name: str) -> None:
     result = run("make_key", KEYS[0], name, cwd=tmp_path)
