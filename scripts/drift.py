@@ -20,7 +20,7 @@ try:
     from operate.drift_words import as_json, lines
     from operate.photo_log import LogError, PhotoLog
 except ModuleNotFoundError as missing:
-    print(f"error: {missing.name} is not installed here; `make setup`, then .venv/bin/python -m scripts.drift", file=sys.stderr)
+    print(f"error: {missing.name} is not installed here; `make setup`, then .venv/bin/petclf drift", file=sys.stderr)
     sys.exit(2)
 
 HISTORY = 100  # looks whose drift a report shows

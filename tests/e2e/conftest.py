@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import re
 import shutil
 import signal
 import socket
@@ -142,13 +141,6 @@ def launch(
             env={**os.environ, "PETCLF_PREDICTION_LOG": str(folder / "predictions.jsonl"), **(environment or {})},
         )  # fmt: skip
     return Serving(process, *ports, store, log, folder, digest)
-
-
-def documented(name: str) -> list[str]:
-    """Return the commands of a section of docs/operations.md."""
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    [section] = re.findall(rf"^#+ {name}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
-    return re.findall(r"^    ((?:curl|\.venv/bin/python) .*)$", section, re.MULTILINE)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 
 from scripts import demo
 from scripts.build_archive import build_archive
+from tests.documents import commands
 from tests.e2e.conftest import ROOT, free_port
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,8 @@ def test_the_demo_asks_about_a_real_cat_and_a_real_dog_and_says_how_to_go_on(tmp
     asked = [line for line in said if line.startswith("$ ")]
     answers = [json.loads(line) for line in said if line.startswith("{")]
     assert asked == [f"$ curl -T web/examples/{label}.jpg {address}\n" for label in ("cat", "dog")]
+    documented, *_ = commands("README.md")
+    assert asked[1] == f"$ {documented}\n".replace(":8080", f":{ports['port']}")
     assert [(answer["label"], answer["unsure"]) for answer in answers] == [("cat", False), ("dog", False)]
     assert said[-3:] == [
         f"Your own photo:  curl -T your.jpg {address}\n",

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.documents import commands
 from tests.drawing import draw_photo, encoded
 from tests.e2e.conftest import ROOT, Serving, free_port, wait_until
 
@@ -134,14 +134,8 @@ def test_the_answers_of_score_live_and_the_log_agree(server: Serving, photos: Pa
     assert found["by_label"]["cat"]["right"]["photos"] == found["by_label"]["dog"]["right"]["photos"] == 12
 
 
-def documented() -> list[list[str]]:
-    """Return the words of each command of docs/live-accuracy.md."""
-    text = (ROOT / "docs" / "live-accuracy.md").read_text(encoding="utf-8")
-    return [command.split() for command in re.findall(r"^    \.venv/bin/python (.*)$", text, re.MULTILINE)]
-
-
 def test_the_documented_commands_do_what_the_document_says(server: Serving, photos: Path, tmp_path: Path) -> None:
-    score_live, late_labels, listening = documented()
+    score_live, late_labels, listening = (command.split()[1:] for command in commands("docs/live-accuracy.md"))
     (tmp_path / "photos").symlink_to(photos)
     [archive] = [tmp_path / word for word in late_labels if word.endswith(".mar")]
     archive.parent.mkdir()
@@ -150,7 +144,13 @@ def test_the_documented_commands_do_what_the_document_says(server: Serving, phot
 
     def done(command: list[str], code: int) -> str:
         result = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+            [sys.executable, "-m", "scripts", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert result.returncode == code, result.stderr
         return result.stdout
@@ -165,7 +165,9 @@ def test_the_documented_commands_do_what_the_document_says(server: Serving, phot
 
     address = f"127.0.0.1:{free_port()}"
     command = [word.replace("127.0.0.1:8086", address) for word in listening]
-    process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts", *command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == f"metrics on http://{address}/metrics\n"

@@ -20,8 +20,9 @@ from handler.model_file import read_archive
 from handler.photo_input import decode_photo
 from scripts.build_archive import pack
 from tests.archives import archive_called, with_file
+from tests.documents import commands
 from tests.drawing import draw_photo, encoded
-from tests.e2e.conftest import ROOT, Serving, documented, start, wait_until
+from tests.e2e.conftest import ROOT, Serving, start, wait_until
 from tests.e2e.nginx import Upstream
 from tests.e2e.prometheus import behind, run_gateway
 
@@ -239,20 +240,20 @@ def test_the_documented_commands_release_a_version(clean: Place, tmp_path: Path)
     photos = labelled_by(clean.servers[0].url, tmp_path / "labelled", 10)
     archive_called("2.1.0", tmp_path)
     gate = f" --gate {gate_for_drawings(tmp_path, 20)}"
-    commands = documented("Releasing a version")
-    assert [command.split()[3] for command in commands] == [
+    steps = commands("docs/operations.md", "Releasing a version")
+    assert [command.split()[2] for command in steps] == [
         "register", "verify", "promote", "rollback", "retire", "list", "history",
     ]  # fmt: skip
-    for command in commands:
+    for command in steps:
         ours = command.replace("petclf-2.1.0.mar", f"{tmp_path}/petclf-2.1.0.mar").replace("labelled/", str(photos))
-        ours += {"register": " --workers 1", "verify": gate, "promote": f"{gate} --watch 1"}.get(command.split()[3], "")
-        done = clean.run(*shlex.split(ours)[3:])
+        ours += {"register": " --workers 1", "verify": gate, "promote": f"{gate} --watch 1"}.get(command.split()[2], "")
+        done = clean.run(*shlex.split(ours)[2:])
         assert (done.returncode, done.stderr) == (0, ""), (command, done.stdout)
     assert clean.loaded() == [[(clean.live, True)]]
 
 
 def test_the_same_commands_go_through_the_gateway_with_its_key(clean: Place, tmp_path: Path) -> None:
-    newer = archive_called("99.1.0", tmp_path)
+    newer = archive_called("2.1.0", tmp_path)
     (tmp_path / "key").write_text("operator:open sesame\n")
     server = clean.servers[0]
     settings = behind(server) | {"PREDICTION_LOG": str(server.folder / "predictions.jsonl")}
@@ -263,20 +264,21 @@ def test_the_same_commands_go_through_the_gateway_with_its_key(clean: Place, tmp
             command = [sys.executable, "-m", "scripts.models", *words, *where, "--key-file", str(tmp_path / key)]
             return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
-        commands = [
-            ("register", str(newer), "--workers", "1"), ("promote", "99.1.0", "--force", "a test", "--watch", "1"), ("rollback",),
-            ("retire", "99.1.0"), ("list",),
+        register, compare = (shlex.split(one)[2:] for one in commands("docs/shadow.md") if " models " in one)
+        steps = [
+            (register[0], str(newer), *register[2:]), ("promote", "2.1.0", "--force", "a test", "--watch", "1"), ("rollback",),
+            ("retire", "2.1.0"), ("list",),
         ]  # fmt: skip
         with clients(gateway.url) as [asking]:
-            results = [run(*command) for command in commands]
-        compared = run("shadow", "99.1.0")
+            results = [run(*step) for step in steps]
+        compared = run(*compare)
         (tmp_path / "wrong").write_text("operator:guess\n")
         stranger = run("list", key="wrong")
     assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 5
     assert {status for status, _ in asking.seen} == {200}
-    assert asking.versions == [clean.live, "99.1.0", clean.live]
+    assert asking.versions == [clean.live, "2.1.0", clean.live]
     assert (compared.returncode, compared.stderr) == (3, "")
-    assert compared.stdout.startswith(f"99.1.0 beside {clean.live}, ")
+    assert compared.stdout.startswith(f"2.1.0 beside {clean.live}, ")
     assert "\nverdict       not known yet: " in compared.stdout
     assert (stranger.returncode, stranger.stdout) == (2, "")
     assert "does not answer: " in stranger.stderr

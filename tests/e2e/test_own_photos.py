@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -15,8 +14,10 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
+from mlflow import MlflowClient
 
 from tests.conftest import draw_folder
+from tests.documents import commands
 from tests.drawing import draw_photo
 from tests.e2e.conftest import ROOT, free_port, wait_until
 from tests.training.conftest import write_params
@@ -33,19 +34,12 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
     draw_folder(folder / "photos", ("cat", "wind mill"), 50)
-    write_params(folder)
+    write_params(folder, tracking=True)
     draw_photo("cat", 999).save(folder / "photo.jpg")
     return folder
 
 
-def documented(file: str, heading: str, begins: str = "") -> list[str]:
-    """Return the commands of a section, without the comments beside them."""
-    text = (ROOT / "docs" / file).read_text(encoding="utf-8")
-    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)
-    return re.findall(rf"^    ({begins}\S*.*?)(?:  +#.*)?$", section, re.MULTILINE)
-
-
-OWN = ("your-own-photos.md", "The commands")
+OWN = commands("docs/your-own-photos.md", "The commands")
 
 
 def made(command: str) -> list[str]:
@@ -56,7 +50,7 @@ def made(command: str) -> list[str]:
 @pytest.fixture
 def served(project: Path) -> Iterator[dict[str, int]]:
     """Run every command but the last, as documented; yields the ports on which `make serve` answers."""
-    *steps, serve, _ = documented(*OWN)
+    *steps, serve, _ = OWN
     for step in steps:
         result = subprocess.run(made(step), cwd=project, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{step}: {result.stdout}{result.stderr}"
@@ -77,8 +71,10 @@ def served(project: Path) -> Iterator[dict[str, int]]:
         process.wait(60)
 
 
-def test_the_documented_commands_lead_from_a_folder_to_an_answer(project: Path, served: dict[str, int]) -> None:
-    *_, ask = documented(*OWN)
+def test_the_documented_commands_lead_from_a_folder_to_an_answer_and_into_the_registry(
+    project: Path, served: dict[str, int]
+) -> None:
+    *_, ask = OWN
 
     answer = subprocess.run(
         ask.replace(":8080/", f":{served['port']}/").split(), cwd=project, capture_output=True, text=True, check=True
@@ -86,6 +82,10 @@ def test_the_documented_commands_lead_from_a_folder_to_an_answer(project: Path, 
 
     assert set(json.loads(answer)["probabilities"]) == {"cat", "wind mill"}
     assert json.loads(answer)["model"]["name"] == "petclf"
+    [register] = [command for command in commands("README.md") if "register" in command]
+    result = subprocess.run(made(register), cwd=project, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert MlflowClient(f"sqlite:///{project}/mlflow.db").get_model_version_by_alias("petclf", "candidate").source
 
 
 def test_new_photos_become_the_live_version_by_one_command_that_may_be_killed(project: Path, served: dict[str, int]) -> None:
@@ -100,7 +100,7 @@ def test_new_photos_become_the_live_version_by_one_command_that_may_be_killed(pr
     options = f"--gate gate.yaml --watch 3 {servers}"
     dry, command = (
         [f"RETRAIN={options} {word.partition('=')[2]}" if word.startswith("RETRAIN=") else word for word in made(line)]
-        for line in documented("operations.md", "Retraining", "make retrain")
+        for line in commands("docs/operations.md", "Retraining")
     )
     command = [*command, f"RETRAIN={options}"]
 
@@ -116,7 +116,7 @@ def test_new_photos_become_the_live_version_by_one_command_that_may_be_killed(pr
     assert "is live; 2.1.0 would be trained from it, in build/retrain" in shown.stdout
     assert ended.returncode == 0, ended.stdout + ended.stderr
     steps = [line.split("python")[0].strip("- ") for line in ended.stdout.splitlines() if line.startswith("--- ")]
-    assert steps == ["fit", "evaluate", "export", "archive", "register", "hold out", "verify", "promote"]
+    assert steps == ["fit", "evaluate", "export", "log", "register", "hold out", "verify", "promote"]
     asked = requests.post(
         f"http://127.0.0.1:{served['port']}/predictions/petclf", (project / "photo.jpg").read_bytes(), timeout=30
     )

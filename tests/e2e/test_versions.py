@@ -19,8 +19,9 @@ import pytest
 import requests
 
 from scripts.build_archive import build_archive
+from tests.documents import commands
 from tests.drawing import draw_photo, encoded
-from tests.e2e.conftest import ROOT, Serving, documented, start, wait_until
+from tests.e2e.conftest import ROOT, Serving, start, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -89,13 +90,13 @@ def test_versions_take_over_from_each_other_without_a_lost_request(server: Servi
 
 def switch(server: Serving, old: str, new: str, archive: str) -> None:
     """Replace one version by another by the commands of docs/operations.md."""
-    commands = documented("By hand, with curl")
-    named = re.findall(r"\d+\.\d+\.\d+(?!\.\d)", " ".join(commands).replace("127.0.0.1", ""))
+    steps = commands("docs/operations.md", "By hand, with curl")
+    named = re.findall(r"\d+\.\d+\.\d+(?!\.\d)", " ".join(steps).replace("127.0.0.1", ""))
     here = {
         f"petclf-{named[0]}.mar": archive, named[0]: new, named[-1]: old, "photo.jpg": str(server.folder / "photo.jpg"),
         ":8080": f":{server.port}", ":8081": f":{server.management_port}", ":8083": f":{server.ready_port}",
     }  # fmt: skip
-    for command in commands:
+    for command in steps:
         command = re.sub("|".join(map(re.escape, here)), lambda found: here[found[0]], command)  # at once: 2.0.0 may be in both
         result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{command}: {result.stdout} {result.stderr}"

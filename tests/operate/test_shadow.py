@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from operate.shadow import is_chosen
 from scripts import shadow
+from tests.documents import commands
 
 LIVE, CANDIDATE = "2.0.0", "2.1.0"
 START = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=2)  # a log has milliseconds
@@ -275,3 +277,15 @@ def test_what_is_older_than_asked_for_is_left_out(judged: Judged) -> None:
     since = (START + timedelta(seconds=50)).isoformat()
     _, report = judged(both(1000), f"--since={since}")
     assert (report["compared"], report["missing"]) == (500, 0)
+
+
+def test_the_documented_commands_compare_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "predictions.jsonl", both(2_000))
+    labels(tmp_path / "labels.csv", dict.fromkeys(range(100), "cat"))
+    for command in (one for one in commands("docs/shadow.md") if one.startswith(".venv/bin/petclf shadow ")):
+        with pytest.raises(SystemExit) as ended:
+            shadow.main(shlex.split(command)[2:])
+        assert (ended.value.code, capsys.readouterr().out.split(",")[0]) == (3, f"{CANDIDATE} beside {LIVE}")

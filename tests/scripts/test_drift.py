@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from serving.machine import LOOPBACK
+from tests.documents import commands
 from tests.operate.lines import darker, entries, written
 
 ROOT = Path(__file__).parents[2]
@@ -53,14 +53,13 @@ def test_drift_is_exit_code_1_and_the_report_is_named_beside_the_answer(tmp_path
 
 
 def test_the_documented_commands_find_drift(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "drift.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^    \.venv/bin/python (-m scripts\.drift .*?)(?:  +#.*)?$", text, re.MULTILINE)
-    once = [shlex.split(command) for command in commands if "--listen" not in command]
+    named = [shlex.split(command) for command in commands("docs/drift.md") if command.startswith(".venv/bin/petclf drift ")]
+    once = [words[1:] for words in named if "--listen" not in words]
     written(tmp_path / "predictions.jsonl", LOG[:1_900], darker(LOG[1_900:]))
 
     results = [
         subprocess.run(
-            [sys.executable, *words],
+            [sys.executable, "-m", "scripts", *words],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -70,7 +69,7 @@ def test_the_documented_commands_find_drift(tmp_path: Path) -> None:
         for words in once
     ]
 
-    assert len(commands) > len(once) > 1
+    assert len(named) > len(once) > 1
     assert [(result.returncode, result.stdout[:11]) for result in results] == [(1, "drift since")] * len(once)
     assert (tmp_path / "build" / "drift" / "report.html").exists()
 
