@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -110,6 +111,17 @@ def release(place: Place, folder: Path, ports: list[int], management: int, *word
     return time.monotonic() - begun
 
 
+def there_and_back(place: Place, folder: Path, ports: list[int], management: int, pause: float) -> dict[str, float]:
+    """Promote the second version and roll back to the first; returns the seconds of both."""
+    took = {}
+    promote, rollback = ("promote", VERSIONS[1], "--force", "measured", "--watch", "0.1"), ("rollback",)
+    for words, version in ((promote, VERSIONS[1]), (rollback, VERSIONS[0])):
+        took[words[0]] = release(place, folder, ports, management, *words)
+        place.settled = version
+        time.sleep(pause)
+    return took
+
+
 def kill_a_worker(pids: list[int]) -> None:
     """Kill one of the workers of one of the servers."""
     workers = [
@@ -145,15 +157,9 @@ def measure(folder: Path, args: argparse.Namespace) -> list[str]:
         release(place, folder, ports, management, "register", str(folder / f"{VERSIONS[1]}.mar"), "--workers", "2")
         for thread in threads:
             thread.start()
-        took: dict[str, list[float]] = {"promote": [], "rollback": []}
+        busy = []
         for number in range(args.promotions):
-            for words, version in (
-                (("promote", VERSIONS[1], "--force", "measured", "--watch", "0.1"), VERSIONS[1]),
-                (("rollback",), VERSIONS[0]),
-            ):
-                took[words[0]].append(release(place, folder, ports, management, *words))
-                place.settled = version
-                time.sleep(args.pause)
+            busy.append(there_and_back(place, folder, ports, management, args.pause))
             if number % 2 and number // 2 < args.kills:
                 place.settled = ""
                 kill_a_worker(pids)
@@ -163,10 +169,11 @@ def measure(folder: Path, args: argparse.Namespace) -> list[str]:
         place.over.set()
         for thread in threads:
             thread.join()
-    return rows(askers, took, args)
+        quiet = [there_and_back(place, folder, ports, management, args.pause) for _ in range(args.promotions)]
+    return rows(askers, {"while the clients ask": busy, "after them, with nobody asking": quiet}, args)
 
 
-def rows(askers: list[Asker], took: dict[str, list[float]], args: argparse.Namespace) -> list[str]:
+def rows(askers: list[Asker], took: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> list[str]:
     lines = [
         "| clients | requests | answered 200 | others | answers of another version after a command had returned |",
         "|---|---|---|---|---|",
@@ -175,12 +182,14 @@ def rows(askers: list[Asker], took: dict[str, list[float]], args: argparse.Names
         outcomes: Counter[str] = sum((one.outcomes for one in some), Counter())
         others = ", ".join(f"{what}: {count}" for what, count in sorted(outcomes.items()) if what != "200") or "none"
         lines.append(f"| {name} | {outcomes.total():,} | {outcomes['200']:,} | {others} | {sum(one.late for one in some)} |")
-    for what, seconds in took.items():
-        ordered = sorted(seconds)
-        lines += [
-            "",
-            f"{what}: {len(seconds)} times, median {ordered[len(ordered) // 2]:.2f} s, at most {ordered[-1]:.2f} s, as a whole process.",
-        ]
+    lines += [
+        "",
+        "| seconds of a whole process | n | promote: median, at most | rollback: median, at most |",
+        "|---|---|---|---|",
+    ]
+    for when, pairs in took.items():
+        figures = [[pair[what] for pair in pairs] for what in ("promote", "rollback")]
+        lines.append(f"| {when} | {len(pairs)} | {' | '.join(f'{median(some):.2f}, {max(some):.2f}' for some in figures)} |")
     lines += ["", f"{args.kills} workers were killed with SIGKILL meanwhile, on either server, of either version."]
     return lines
 
