@@ -149,9 +149,12 @@ def test_the_report_names_a_record_for_each_figure_that_is_none_of_the_models() 
 
 
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.?\d*")
-NOT_IN_A_RECORD = {  # in a table beside a record, and not from it: settings, and what follows from two of its figures
-    ("kubernetes.md", "384"), ("kubernetes.md", "22"), ("kubernetes.md", "1,000"), ("scaling.md", "9.6"), ("scaling.md", "92"),
-    ("scaling.md", "0.005"),
+NOT_IN_A_RECORD = {  # beside a record, and not from it
+    *(("kubernetes.md", figure) for figure in ("384", "22", "1,000", "90", "10001", "127.0", "9080", "9083", "8081", "8084")),  # settings
+    *(("scaling.md", figure) for figure in ("9.6", "92", "0.005", "337")),  # settings, and what follows from two figures of a record
+    *(("drift.md", figure) for figure in ("200,000", "240")),  # measured by hand, as the page says
+    ("operations.md", "30"), ("operations.md", "10001"), ("security.md", "9"), ("security.md", "8081"), ("shadow.md", "20"), ("shadow.md", "2024"),
+    ("scaling.md", "15"),
 }  # fmt: skip
 
 
@@ -167,11 +170,18 @@ def sections_with_records() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("name", "heading", "text"), sections_with_records(), ids=lambda value: value[:30].strip("# "))
-def test_the_figures_of_a_table_stand_in_the_records_beside_it_but_for_rounding(name: str, heading: str, text: str) -> None:
+def test_figures_stand_in_the_records_beside_them_but_for_rounding(name: str, heading: str, text: str) -> None:
     records = " ".join(read(record) for record in set(re.findall(r"\]\(\.\./(benchmarks/\S+?\.md)\)", text)))
     known = [as_number(figure) for figure in NUMBER.findall(records)]
-    rows = [re.sub(r"`[^`]*`", "", line) for line in text.splitlines() if line.startswith("| ") and "<!--" not in line]
-    shown = [figure.rstrip(",.") for row in rows for cell in row.strip("|").split("|")[1:] for figure in NUMBER.findall(cell)]
+    lines = [
+        re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
+        for line in text.splitlines()
+        if "<!--" not in line and not line.startswith("    ")
+    ]
+    said = [
+        line.strip("|").partition("|")[2] if line.startswith("|") else line for line in lines
+    ]  # a row begins with what it is about
+    shown = [figure.rstrip(",.") for part in said for figure in NUMBER.findall(part)]
     wrong = [figure for figure in shown if not any(rounds_to(value, figure) for value in known)]
     assert [figure for figure in wrong if (name, figure) not in NOT_IN_A_RECORD] == [], heading
 
