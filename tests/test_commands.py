@@ -68,21 +68,21 @@ PAGES = [
 ]  # which holds golden help texts
 
 
-def found(page: str, command: str) -> str | None:
-    return next((how for named, begins, how in HOW if named == page and command.startswith(begins)), None)
+def entry(page: str, command: str) -> tuple[str, str, str] | None:
+    return next((one for one in HOW if one[0] == page and command.startswith(one[1])), None)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_of_every_command_it_is_known_what_runs_it(page: str) -> None:
-    assert [command for command in commands(page) if found(page, command) is None] == []
+    assert [command for command in commands(page) if entry(page, command) is None] == []
 
 
 def test_no_command_is_listed_that_no_page_has() -> None:
-    used = {(page, found(page, command)) for page in PAGES for command in commands(page)}
-    assert [entry for entry in HOW if (entry[0], entry[2]) not in used] == []
+    used = {entry(page, command) for page in PAGES for command in commands(page)}
+    assert [one for one in HOW if one not in used] == []
 
 
-@pytest.mark.parametrize(("page", "begins", "test"), [entry for entry in HOW if entry[2].endswith(".py")])
+@pytest.mark.parametrize(("page", "begins", "test"), [one for one in HOW if one[2].endswith(".py")])
 def test_what_runs_a_pages_commands_reads_them_there_or_is_about_them(page: str, begins: str, test: str) -> None:
     text = (ROOT / "tests" / test).read_text(encoding="utf-8")
     assert f'commands("{page}"' in text or f"`{begins}`" in text

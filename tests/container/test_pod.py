@@ -373,6 +373,7 @@ def test_a_pod_starts_with_the_archive_of_that_digest_and_with_no_other(archives
             # the container ends and is started again and again, as in a cluster; podman may miss the moments between, and then waits on
             with contextlib.suppress(subprocess.TimeoutExpired):
                 assert pod.play(30).returncode != 0
+            wait_until(lambda: podman("inspect", "-f", "{{.State.ExitCode}}", pod.container("archive")) == "2", 30)
             assert "is not what was asked for: its sha256 is" in podman("logs", pod.container("archive"))
             assert not pod.is_ready()
     finally:

@@ -29,12 +29,12 @@ LEFT_BEHIND = shutil.ignore_patterns(
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A fresh clone with photos of two labels, and settings that train small networks in seconds."""
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A fresh clone with photos of two labels, and settings that train small networks in seconds; tracked by MLflow if asked for."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
     draw_folder(folder / "photos", ("cat", "wind mill"), 50)
-    write_params(folder, tracking=True)
+    write_params(folder, tracking=getattr(request, "param", False))
     draw_photo("cat", 999).save(folder / "photo.jpg")
     return folder
 
@@ -71,6 +71,7 @@ def served(project: Path) -> Iterator[dict[str, int]]:
         process.wait(60)
 
 
+@pytest.mark.parametrize("project", [True], indirect=True, ids=["tracked"])
 def test_the_documented_commands_lead_from_a_folder_to_an_answer_and_into_the_registry(
     project: Path, served: dict[str, int]
 ) -> None:
@@ -116,7 +117,7 @@ def test_new_photos_become_the_live_version_by_one_command_that_may_be_killed(pr
     assert "is live; 2.1.0 would be trained from it, in build/retrain" in shown.stdout
     assert ended.returncode == 0, ended.stdout + ended.stderr
     steps = [line.split("python")[0].strip("- ") for line in ended.stdout.splitlines() if line.startswith("--- ")]
-    assert steps == ["fit", "evaluate", "export", "log", "register", "hold out", "verify", "promote"]
+    assert steps == ["fit", "evaluate", "export", "archive", "register", "hold out", "verify", "promote"]
     asked = requests.post(
         f"http://127.0.0.1:{served['port']}/predictions/petclf", (project / "photo.jpg").read_bytes(), timeout=30
     )
